@@ -1,0 +1,84 @@
+"""Rollouts in two Ray workers against the same rollouts in this process.
+
+    python benchmarks/ray_overhead.py
+
+Both train the same PPO agent with memory on 5-arm bandits with two torch threads for the learner;
+in-process collection has two threads too, each Ray worker has one. Iterations alternate between the
+two. The overhead of a fragment is the time from asking for fragments to holding them, less the
+slowest worker's own collecting time: transfer of weights, fragment and state included.
+"""
+
+import argparse
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from palaestra.runs.config import RunConfig, load_config
+from palaestra.runs.rollouts import LocalRollouts, Rollouts
+from palaestra.runs.training import build_learner
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def iterate(rollouts: Rollouts, learner, config: RunConfig) -> tuple[float, float, int]:
+    """Return seconds of one iteration, its overhead per fragment and its agent steps."""
+    start = time.perf_counter()
+    found = rollouts.collect(learner.weights(), 0)
+    waited = time.perf_counter() - start
+    learner.update([r.fragment for r in found])
+    seconds = time.perf_counter() - start
+    own = sum(r.seconds for r in found) if isinstance(rollouts, LocalRollouts) else max(
+        r.seconds for r in found
+    )
+    return seconds, waited - own, sum(r.fragment.steps for r in found)
+
+
+def main() -> None:
+    import palaestra.runs  # noqa: F401 - registers every name
+
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--iterations", type=int, default=30)
+    parser.add_argument("--preset", default="meta-bandit")
+    parser.add_argument("-o", "--override", action="append", default=[])
+    parser.add_argument("--out", type=Path, default=RESULTS / "ray_overhead.json")
+    options = parser.parse_args()
+    torch.set_num_threads(2)
+    sides: dict[str, tuple[Rollouts, object, RunConfig]] = {}
+    for name, workers in (("in-process", 0), ("ray, 2 workers", 2)):
+        config = load_config(options.preset, options.override, rollout__workers=workers)
+        from palaestra.runs.rollouts import make_rollouts
+
+        sides[name] = (make_rollouts(config), build_learner(config), config)
+    found: dict[str, list[tuple[float, float, int]]] = {name: [] for name in sides}
+    for i in range(options.iterations + 3):
+        for name, side in sides.items():
+            result = iterate(*side)
+            if i >= 3:  # the first ones warm up
+                found[name].append(result)
+    report = {}
+    for name, results in found.items():
+        seconds, overhead, steps = (np.array(column) for column in zip(*results, strict=True))
+        rates = steps / seconds
+        report[name] = {
+            "steps_per_s": rates.tolist(),
+            "median_steps_per_s": float(np.median(rates)),
+            "overhead_ms_per_fragment": (1e3 * overhead).tolist(),
+            "median_overhead_ms_per_fragment": float(1e3 * np.median(overhead)),
+        }
+        print(f"{name:<16} median {np.median(rates):9,.0f} steps/s, overhead per fragment "
+              f"median {1e3 * np.median(overhead):.2f} ms, max {1e3 * overhead.max():.2f} ms")  # fmt: skip
+    base, ray_rates = (np.array(r["steps_per_s"]) for r in report.values())
+    ratio = ray_rates / base
+    report["ratio"] = {"median": float(np.median(ratio)), "pairs": ratio.tolist()}
+    print(f"ray / in-process: median {np.median(ratio):.3f} (min {ratio.min():.3f}, "
+          f"max {ratio.max():.3f}) over {len(ratio)} pairs")  # fmt: skip
+    options.out.write_text(json.dumps(report, indent=1) + "\n")
+    for rollouts, _, _ in sides.values():
+        rollouts.close()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,51 @@
+"""Agents: learning rules and reference rules, registered under the kind "agent"."""
+
+import importlib
+from typing import Any
+
+from palaestra.registry import register_builtin
+
+_EXPORTS = {
+    "Actor": "palaestra.agents.base",
+    "Agent": "palaestra.agents.base",
+    "Learner": "palaestra.agents.base",
+    "make": "palaestra.agents.base",
+    "Fragment": "palaestra.agents.fragment",
+}
+
+_RULES = {
+    "random": ("random:Random", "uniform play on any action space"),
+    "greedy-locked": ("greedy:GreedyLocked", "a uniform first pull, never left again"),
+    "try-all-greedy": ("greedy:TryAllGreedy", "every arm once, then the best empirical mean"),
+    "epsilon-greedy": ("greedy:EpsilonGreedy", "the best empirical mean with uniform noise"),
+    "ucb": ("ucb:UCB", "empirical mean plus an exploration bonus"),
+    "thompson-beta": ("thompson:ThompsonBeta", "posterior sampling for rewards 0 and 1"),
+    "thompson-gauss": ("thompson:ThompsonGauss", "posterior sampling for normal rewards"),
+    "lin-ucb": ("lin_ucb:LinUCB", "a ridge regression per arm plus a bonus, for contexts"),
+    "exp3": ("exp3:Exp3", "exponential weights, for adversarial rewards"),
+}
+
+for _name, (_target, _summary) in _RULES.items():
+    register_builtin("agent", _name, f"palaestra.agents.bandits.{_target}", _summary)
+
+register_builtin(
+    "agent", "ppo", "palaestra.agents.ppo:PPO", "proximal policy optimisation with memory"
+)
+
+register_builtin("agent", "minimax", "palaestra.agents.tictactoe:Minimax", "perfect Tic-tac-toe")
+register_builtin(
+    "agent", "mcts", "palaestra.agents.tictactoe:MCTS", "Tic-tac-toe by Monte-Carlo tree search"
+)
+register_builtin(
+    "agent",
+    "q-learning",
+    "palaestra.agents.q_learning:QLearning",
+    "tabular Q-learning for discrete observations",
+)
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used."""
+    if name not in _EXPORTS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_EXPORTS[name]), name)

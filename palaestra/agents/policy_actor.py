@@ -1,0 +1,62 @@
+"""The actor of every agent whose behaviour is a torch policy."""
+
+from typing import ClassVar
+
+import gymnasium
+import numpy as np
+import torch
+
+from palaestra.agents.base import Actor, Mode, Step, Weights
+from palaestra.agents.fragment import Tree, map_tree
+from palaestra.policies.base import PolicySpec
+from palaestra.policies.state import State
+
+
+class PolicyActor(Actor):
+    """Samples from a policy and notes `log_prob` and `value` of each step.
+
+    Args:
+      spec: the policy by name and options.
+      observation_space, action_space: of one environment.
+      seed: decides the initial weights.
+    """
+
+    bootstraps: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        spec: PolicySpec,
+        observation_space: gymnasium.Space,
+        action_space: gymnasium.Space,
+        seed: int,
+    ) -> None:
+        self.policy = spec.build(observation_space, action_space, seed).requires_grad_(False).eval()
+
+    def initial_state(self, batch: int) -> State:
+        """Return the policy's initial state."""
+        return self.policy.initial_state(batch)
+
+    def act(
+        self,
+        observation: Tree,
+        state: State,
+        reset: np.ndarray,
+        rng: np.random.Generator,
+        mode: Mode,
+    ) -> Step:
+        """Choose actions; see `Actor.act`."""
+        with torch.inference_mode():
+            output, state = self.policy.step(
+                map_tree(torch.from_numpy, observation), state, torch.from_numpy(reset)
+            )
+            distribution = output.distribution
+            action = distribution.sample(rng) if mode == "sample" else distribution.mode()
+            extras = {
+                "log_prob": distribution.log_prob(action).numpy(),
+                "value": output.value.numpy(),
+            }
+            return action.numpy(), state, extras
+
+    def load_weights(self, weights: Weights) -> None:
+        """Copy the learner's parameters and buffers into the policy."""
+        self.policy.load_state_dict(weights)

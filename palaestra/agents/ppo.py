@@ -1,0 +1,305 @@
+"""Proximal policy optimisation with memory (PPO, arXiv 1707.06347).
+
+Works with every registered policy: those with memory learn on whole fragments as sequences, whose
+resets are handled inside the policy (no padding), those without on single steps. The page
+docs/algorithms/ppo.md lists what differs from the paper.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal
+
+import gymnasium
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor
+from torch.nn.functional import mse_loss
+
+from palaestra.agents.base import Agent, Learner, Weights
+from palaestra.agents.fragment import Fragment, map_tree
+from palaestra.agents.policy_actor import PolicyActor
+from palaestra.agents.returns import fragment_advantage
+from palaestra.options import Options
+from palaestra.policies.base import PolicyOutput, PolicySpec
+from palaestra.policies.state import State, concatenate
+from palaestra.seeding import Role, generator, integer
+
+
+class PPOConfig(Options):
+    """Options of PPO; defaults follow Stable-Baselines3."""
+
+    learning_rate: float = Field(3e-4, gt=0, description="Adam's step size")
+    learning_rate_schedule: Literal["constant", "linear"] = Field(
+        "constant", description="linear falls to zero at the end of the run"
+    )
+    gamma: float = Field(0.99, ge=0, le=1, description="discount of one environment step")
+    gae_lambda: float = Field(0.95, ge=0, le=1, description="bias-variance trade-off of GAE")
+    num_epochs: int = Field(10, ge=1, description="passes over the data of one update")
+    minibatch_size: int = Field(
+        64, ge=1, description="agent steps in a minibatch; with memory, whole sequences of them"
+    )
+    clip_range: float = Field(0.2, gt=0, description="clip of the probability ratio")
+    entropy_coef: float = Field(0.0, ge=0, description="weight of the entropy bonus")
+    entropy_schedule: Literal["constant", "linear"] = Field(
+        "constant", description="linear falls to zero at the end of the run"
+    )
+    value_coef: float = Field(0.5, ge=0, description="weight of the value loss")
+    max_grad_norm: float = Field(0.5, gt=0, description="clip of the gradient's norm")
+    normalize_advantage: bool = Field(
+        True, description="zero mean and unit variance within each minibatch"
+    )
+    target_kl: float | None = Field(
+        None, gt=0, description="end an update early above 1.5 times this divergence, in nats"
+    )
+    adam_eps: float = Field(1e-5, gt=0, description="Adam's epsilon")
+
+
+class PPO(Agent):
+    """Proximal policy optimisation for policies with or without memory."""
+
+    Config: ClassVar[type[Options]] = PPOConfig
+    needs_policy: ClassVar[bool] = True
+
+    def make_actor(self) -> PolicyActor:
+        """Return an actor with the initial weights."""
+        return PolicyActor(self.policy, self.observation_space, self.action_space, self._init_seed)
+
+    def make_learner(self) -> "PPOLearner":
+        """Return the learner."""
+        return PPOLearner(
+            self.policy,
+            self.observation_space,
+            self.action_space,
+            self.config,
+            seed=self.seed,
+            total_steps=self.total_steps,
+        )
+
+    @property
+    def _init_seed(self) -> int:
+        return integer(self.seed, Role.INIT)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Tensors to learn from: time-major `[T, N, ...]`, batch-first `[N, T, ...]` or flat `[M, ...]`.
+
+    Attributes:
+      observation, action, log_prob, advantage, target, reset: one entry for each step.
+      valid: steps that count, or None if all do.
+      state: the actor's state before the first step of each sequence.
+    """
+
+    observation: Any
+    action: Tensor
+    log_prob: Tensor
+    advantage: Tensor
+    target: Tensor
+    reset: Tensor
+    valid: Tensor | None
+    state: State
+
+    def map(self, function: Callable[[Tensor], Tensor], state: State) -> "Batch":
+        """Return the batch with `function` applied to every tensor of steps."""
+        return Batch(
+            map_tree(function, self.observation),
+            function(self.action),
+            function(self.log_prob),
+            function(self.advantage),
+            function(self.target),
+            function(self.reset),
+            None if self.valid is None else function(self.valid),
+            state,
+        )
+
+    def sequences(self, rows: Tensor) -> "Batch":
+        """Return the given environments of a time-major batch as batch-first sequences."""
+        return self.map(lambda x: x.index_select(1, rows).transpose(0, 1), self.state.rows(rows))
+
+    def flatten(self) -> "Batch":
+        """Return the valid steps of a time-major batch one by one."""
+        flat = self.map(lambda x: x.flatten(0, 1), self.state)
+        return flat.steps(flat.valid.nonzero()[:, 0]) if flat.valid is not None else flat
+
+    def steps(self, rows: Tensor) -> "Batch":
+        """Return the given steps of a flat batch."""
+        return replace(self, valid=None).map(lambda x: x.index_select(0, rows), self.state)
+
+
+def join_fragments(fragments: Sequence[Fragment], gamma: float, gae_lambda: float) -> Batch:
+    """Return the fragments side by side as one time-major batch, with their advantages."""
+
+    def join(*arrays: np.ndarray) -> Tensor:
+        return torch.from_numpy(arrays[0] if len(arrays) == 1 else np.concatenate(arrays, 1))
+
+    advantage = [fragment_advantage(f, gamma, gae_lambda) for f in fragments]
+    pairs = zip(advantage, fragments, strict=True)
+    return Batch(
+        map_tree(join, *(f.observation for f in fragments)),
+        join(*(f.action for f in fragments)),
+        join(*(f.extras["log_prob"] for f in fragments)),
+        join(*advantage),
+        join(*(a + f.extras["value"] for a, f in pairs)),
+        join(*(f.reset for f in fragments)),
+        None if all(f.valid.all() for f in fragments) else join(*(f.valid for f in fragments)),
+        # Leaves inference mode: tensors made there cannot take part in a backward pass.
+        concatenate([f.state for f in fragments], torch.cat).map(torch.clone),
+    )
+
+
+def ppo_loss(
+    output: PolicyOutput, batch: Batch, config: PPOConfig, entropy_coef: float
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Return the loss to descend and what to log of it.
+
+    Steps that are not `valid` (their action was ignored) have no part in any mean.
+    """
+    log_prob = output.distribution.log_prob(batch.action)
+    entropy = output.distribution.entropy()
+    steps = (log_prob, entropy, output.value, batch.log_prob, batch.advantage, batch.target)
+    if batch.valid is not None:
+        steps = tuple(x[batch.valid] for x in steps)  # type: ignore[assignment]
+    log_prob, entropy, value, old_log_prob, advantage, target = steps
+    if config.normalize_advantage and advantage.numel() > 1:
+        advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
+    log_ratio = log_prob - old_log_prob
+    ratio = log_ratio.exp()
+    clipped = ratio.clamp(1 - config.clip_range, 1 + config.clip_range)
+    policy_loss = -torch.min(ratio * advantage, clipped * advantage).mean()
+    value_loss = mse_loss(value, target)
+    mean_entropy = entropy.mean()
+    loss = policy_loss + config.value_coef * value_loss - entropy_coef * mean_entropy
+    with torch.no_grad():
+        logs = {
+            "train/policy_loss": policy_loss.detach(),
+            "train/value_loss": value_loss.detach(),
+            "train/entropy": mean_entropy.detach(),
+            # The low-variance estimator of KL(old || new), http://joschu.net/blog/kl-approx.html
+            "train/approx_kl": (ratio - 1 - log_ratio).mean(),
+            "train/clip_fraction": (ratio != clipped).float().mean(),
+        }
+    return loss, logs
+
+
+class PPOLearner(Learner):
+    """Holds the policy that learns, its optimiser and the minibatch order.
+
+    Args:
+      spec: the policy by name and options.
+      observation_space, action_space: of one environment.
+      config: PPO's options.
+      seed: decides the initial weights and the order of minibatches.
+      total_steps: agent steps of the whole run, for schedules.
+    """
+
+    def __init__(
+        self,
+        spec: PolicySpec,
+        observation_space: gymnasium.Space,
+        action_space: gymnasium.Space,
+        config: PPOConfig,
+        *,
+        seed: int,
+        total_steps: int,
+    ) -> None:
+        self.config = config
+        self.total_steps = total_steps
+        self.policy = spec.build(observation_space, action_space, integer(seed, Role.INIT))
+        self.parameters = dict(self.policy.named_parameters())
+        self.optimizer = torch.optim.Adam(
+            self.parameters.values(), lr=config.learning_rate, eps=config.adam_eps, fused=True
+        )
+        self.rng = generator(seed, Role.DATA_ORDER)
+        self.agent_steps = 0
+        self.updates = 0
+
+    def update(self, fragments: Sequence[Fragment]) -> dict[str, float]:
+        """Run `num_epochs` passes of clipped policy-gradient steps over the fragments."""
+        config = self.config
+        batch = join_fragments(fragments, config.gamma, config.gae_lambda)
+        if not self.policy.has_memory:
+            batch = batch.flatten()
+        entropy_coef = config.entropy_coef * self._left(config.entropy_schedule)
+        learning_rate = config.learning_rate * self._left(config.learning_rate_schedule)
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate
+        logs: list[dict[str, Tensor]] = []
+        for _ in range(config.num_epochs):
+            for minibatch in self._minibatches(batch):
+                output = self._evaluate(minibatch)
+                loss, log = ppo_loss(output, minibatch, config, entropy_coef)
+                logs.append(log)
+                if self._diverged(log):
+                    break
+                self.optimizer.zero_grad()
+                loss.backward()
+                log["train/grad_norm"] = torch.nn.utils.clip_grad_norm_(
+                    self.parameters.values(), config.max_grad_norm
+                )
+                self.optimizer.step()
+            if self._diverged(logs[-1]):
+                break
+        self.agent_steps += sum(fragment.steps for fragment in fragments)
+        self.updates += 1
+        metrics = {
+            name: float(torch.stack([log[name] for log in logs if name in log]).mean())
+            for name in logs[0]
+        }
+        residual, total = float(batch.advantage.var()), float(batch.target.var())
+        metrics["train/explained_variance"] = 1 - residual / max(total, 1e-12)
+        metrics["train/learning_rate"] = learning_rate
+        return metrics
+
+    def _left(self, schedule: str) -> float:
+        if schedule == "constant" or not self.total_steps:
+            return 1.0
+        return max(0.0, 1 - self.agent_steps / self.total_steps)
+
+    def _diverged(self, log: dict[str, Tensor]) -> bool:
+        limit = self.config.target_kl
+        return limit is not None and float(log["train/approx_kl"]) > 1.5 * limit
+
+    def _minibatches(self, batch: Batch) -> Iterator[Batch]:
+        """Yield the batch once in random order: sequences with memory, single steps without."""
+        if self.policy.has_memory:
+            steps, envs = batch.reset.shape
+            take, length, size = batch.sequences, envs, self.config.minibatch_size / steps
+        else:
+            take, length, size = batch.steps, len(batch.reset), self.config.minibatch_size
+        count = min(length, max(1, round(length / size)))
+        for rows in np.array_split(self.rng.permutation(length), count):
+            yield take(torch.from_numpy(rows))
+
+    def _evaluate(self, batch: Batch) -> PolicyOutput:
+        read = self.policy.forward if self.policy.has_memory else self.policy.step
+        return read(batch.observation, batch.state, batch.reset)[0]
+
+    def weights(self) -> Weights:
+        """Return a copy of the policy's parameters and buffers."""
+        return {name: x.detach().clone() for name, x in self.policy.state_dict().items()}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return weights, optimiser moments by parameter name, counters and the order's stream."""
+        moments = {
+            name: dict(self.optimizer.state[p])
+            for name, p in self.parameters.items()
+            if p in self.optimizer.state
+        }
+        return {
+            "policy": self.weights(),
+            "optimizer": moments,
+            "rng": self.rng.bit_generator.state,
+            "agent_steps": self.agent_steps,
+            "updates": self.updates,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on exactly where `state_dict` was taken."""
+        self.policy.load_state_dict(state["policy"])
+        for name, moments in state["optimizer"].items():
+            self.optimizer.state[self.parameters[name]] = {
+                key: torch.as_tensor(value).clone() for key, value in moments.items()
+            }
+        self.rng.bit_generator.state = state["rng"]
+        self.agent_steps, self.updates = state["agent_steps"], state["updates"]

@@ -1,0 +1,64 @@
+"""Gymnasium environments: importing this package registers them, by name and lazily.
+
+env = gymnasium.make("palaestra/GaussianBandit-v0", K=10)
+envs = palaestra.envs.make_vec("palaestra/GaussianBandit-v0", 64, K=10)
+"""
+
+import gymnasium
+
+from palaestra.envs.bandits.presets import BANDIT_PRESETS
+from palaestra.envs.make import make_vec
+from palaestra.registry import register_builtin
+
+__all__ = ["BANDIT_PRESETS", "make_vec"]
+
+
+def _register(env_id: str, single: str, vector: str, summary: str) -> None:
+    """Register an environment, "module:Class", with Gymnasium and with Palaestra."""
+    gymnasium.register(env_id, entry_point=single, vector_entry_point=vector)
+    register_builtin("env", env_id, single, summary)
+
+
+# Bandits.
+_register(
+    "palaestra/GaussianBandit-v0",
+    "palaestra.envs.bandits.env:GaussianBanditEnv",
+    "palaestra.envs.bandits.vector:GaussianBanditVectorEnv",
+    "K-armed bandit with Gaussian rewards",
+)
+_register(
+    "palaestra/BernoulliBandit-v0",
+    "palaestra.envs.bandits.env:BernoulliBanditEnv",
+    "palaestra.envs.bandits.vector:BernoulliBanditVectorEnv",
+    "K-armed bandit that pays 0 or 1",
+)
+
+# Contextual bandits.
+_register(
+    "palaestra/SyntheticMovies-v0",
+    "palaestra.envs.contextual.synthetic:SyntheticMoviesEnv",
+    "palaestra.envs.contextual.synthetic:SyntheticMoviesVectorEnv",
+    "contextual bandit: invented films and users with low-rank ratings",
+)
+_register(
+    "palaestra/MovieLensBandit-v0",
+    "palaestra.envs.contextual.movielens:MovieLensBanditEnv",
+    "palaestra.envs.contextual.movielens:MovieLensBanditVectorEnv",
+    "contextual bandit: the films of MovieLens-100k, which the user brings",
+)
+
+# Board games.
+_register(
+    "palaestra/TicTacToe-v0",
+    "palaestra.envs.tictactoe.env:TicTacToeEnv",
+    "palaestra.envs.tictactoe.vector:TicTacToeVectorEnv",
+    "Tic-tac-toe against a scripted opponent",
+)
+
+# Suites.
+for _name, _target, _summary in (
+    ("bandit", "BANDIT", "Gaussian and Bernoulli bandits with 5, 10 and 20 arms"),
+    ("contextual-bandit", "CONTEXTUAL_BANDIT", "recommending invented films, 5, 10 and 20 of them"),
+    ("tictactoe", "TICTACTOE", "Tic-tac-toe against random and perfect play"),
+):
+    register_builtin("suite", _name, f"palaestra.envs.suites:{_target}", _summary)

@@ -1,0 +1,1 @@
+"""Tic-tac-toe against scripted opponents: rules, exact solution, single and vector environments."""

@@ -1,0 +1,14 @@
+"""Wrappers for single and vector environments, imported on use."""
+
+import importlib
+from typing import Any
+
+_MODULES = {"ActionMask": "action_mask", "VectorActionMask": "action_mask"}
+
+__all__ = ["ActionMask", "VectorActionMask"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)

@@ -1,0 +1,83 @@
+"""Legal actions as a part of the observation, for agents that must not choose others."""
+
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+from gymnasium.vector import VectorEnv, VectorWrapper
+from gymnasium.vector.utils import batch_space
+
+from palaestra.errors import UserError
+
+
+def _masked_space(observation_space: gymnasium.Space, action_space: gymnasium.Space) -> spaces.Dict:
+    if not isinstance(action_space, spaces.Discrete):
+        raise UserError(f"action_space: {action_space} has no action mask; accepted: Discrete.")
+    mask = spaces.MultiBinary(int(action_space.n))
+    return spaces.Dict({"observation": observation_space, "action_mask": mask})
+
+
+def _observe(observation: Any, info: dict[str, Any]) -> dict[str, Any]:
+    if "action_mask" not in info:
+        raise UserError("action mask: the environment gives no info['action_mask'].")
+    return {"observation": observation, "action_mask": info["action_mask"].astype(np.int8)}
+
+
+class ActionMask(gymnasium.Wrapper):
+    """Turn `info["action_mask"]` into `{"observation": ..., "action_mask": int8 [A]}`.
+
+    Raises:
+      UserError: the actions are not discrete, or the environment gives no mask.
+    """
+
+    def __init__(self, env: gymnasium.Env) -> None:
+        super().__init__(env)
+        self.observation_space = _masked_space(env.observation_space, env.action_space)
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Reset the environment and add the mask."""
+        observation, info = self.env.reset(seed=seed, options=options)
+        return _observe(observation, info), info
+
+    def step(self, action: Any) -> tuple[dict[str, Any], Any, bool, bool, dict[str, Any]]:
+        """Step the environment and add the mask."""
+        observation, reward, terminated, truncated, info = self.env.step(action)
+        return _observe(observation, info), reward, terminated, truncated, info
+
+
+class VectorActionMask(VectorWrapper):
+    """`ActionMask` for vector environments; final observations in the infos are wrapped too.
+
+    It reads dense infos, as native vector environments give them: `action_mask [N, A]` and, with a
+    same-step autoreset, `final_info["action_mask"]`. Under Gymnasium's own vectorisers wrap each
+    environment with `ActionMask` instead.
+
+    Raises:
+      UserError: the actions are not discrete, or the environment gives no mask.
+    """
+
+    def __init__(self, env: VectorEnv) -> None:
+        super().__init__(env)
+        self.single_observation_space = _masked_space(
+            env.single_observation_space, env.single_action_space
+        )
+        self.observation_space = batch_space(self.single_observation_space, env.num_envs)
+
+    def reset(
+        self, *, seed: Any = None, options: dict[str, Any] | None = None
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Reset the environments and add the masks."""
+        observation, infos = self.env.reset(seed=seed, options=options)
+        return _observe(observation, infos), infos
+
+    def step(
+        self, actions: Any
+    ) -> tuple[dict[str, Any], np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+        """Step the environments and add the masks."""
+        observation, reward, terminated, truncated, infos = self.env.step(actions)
+        if "final_obs" in infos:
+            infos["final_obs"] = _observe(infos["final_obs"], infos["final_info"])
+        return _observe(observation, infos), reward, terminated, truncated, infos

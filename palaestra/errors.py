@@ -1,0 +1,20 @@
+"""Errors that a user can mend: each names what was given and what would be accepted."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class UserError(ValueError):
+    """Bad input from outside; the command line prints its message and exits with code 2."""
+
+
+def did_you_mean(given: str, known: Iterable[str]) -> str:
+    """Return a sentence that names the known words nearest to `given`, or all of them if few."""
+    words = sorted(set(known))
+    near = get_close_matches(given, words, n=3, cutoff=0.5)
+    if near:
+        return f"did you mean {' or '.join(repr(word) for word in near)}?"
+    if not words:
+        return "nothing is accepted here."
+    shown = ", ".join(words[:20]) + (", ..." if len(words) > 20 else "")
+    return f"accepted: {shown}."

@@ -1,0 +1,1 @@
+"""Sequence operators on tensors, with episode resets; they know nothing of learning rules."""

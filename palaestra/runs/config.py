@@ -1,0 +1,248 @@
+"""RunConfig: one typed, frozen description of a run, from a preset or file plus overrides."""
+
+import hashlib
+import importlib
+import json
+import os
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import Field, field_validator
+
+from palaestra.errors import UserError, did_you_mean
+from palaestra.options import Options, validate
+from palaestra.registry import registry
+
+
+class EnvConfig(Options):
+    """The training environment."""
+
+    id: str = Field(description="environment id, of Palaestra, a plug-in or Gymnasium")
+    num_envs: int = Field(8, ge=1, description="parallel environments, over all workers")
+    wrappers: tuple[str, ...] = Field((), description="wrappers by name, innermost first")
+    options: dict[str, Any] = Field({}, description="keyword arguments of the environment")
+
+
+class RolloutConfig(Options):
+    """How experience is collected."""
+
+    steps: int = Field(128, ge=1, description="length of a fragment in agent steps")
+    workers: int = Field(0, ge=0, description="rollout workers; 0 collects in this process")
+    backend: Literal["ray", "local"] = Field(
+        "ray", description="where workers live: Ray actors, or one after another in this process"
+    )
+    address: str | None = Field(
+        None, description="Ray cluster to join (host:port, ray://host:port or auto)"
+    )
+    threads_per_worker: int = Field(1, ge=1, description="torch threads of each worker")
+    max_restarts: int = Field(3, ge=0, description="restarts of crashed or silent workers")
+    timeout_s: float = Field(
+        300, gt=0, description="seconds without a fragment after which a worker counts as hung"
+    )
+
+
+class EvaluationConfig(Options):
+    """The evaluation at the end of a run."""
+
+    suite: str = Field(description="suite by name")
+    tasks: tuple[str, ...] = Field((), description="task ids of the suite; empty means all")
+    episodes: int | None = Field(
+        None, ge=1, description="episodes of each task and seed; null takes the suite's number"
+    )
+    seeds: int = Field(5, ge=1, description="evaluation seeds")
+    mode: Literal["sample", "greedy"] = Field("greedy", description="how the agent acts")
+    baselines: tuple[str, ...] = Field((), description="reference agents evaluated beside it")
+
+
+class RunConfig(Options):
+    """Everything that decides a run; the file in the run folder has no implicit defaults."""
+
+    experiment: str = Field("run", description="name of the experiment, first part of the run id")
+    description: str = Field("", description="one sentence on what this run is for")
+    seed: int = Field(0, ge=0, description="the seed from which every stream is derived")
+    total_steps: int = Field(ge=1, description="agent steps to train for")
+    env: EnvConfig
+    agent: dict[str, Any] = Field(description="name and options of the agent")
+    policy: dict[str, Any] | None = Field(None, description="name and options of the policy")
+    rollout: RolloutConfig = RolloutConfig()
+    evaluation: EvaluationConfig | None = Field(None, description="null skips it")
+    threads: int = Field(
+        default_factory=lambda: os.cpu_count() or 1, ge=1, description="torch threads to learn with"
+    )
+    log_interval: int = Field(1, ge=1, description="updates between two lines of metrics")
+    tensorboard: bool = Field(True, description="write TensorBoard events beside the metrics")
+    plugins: tuple[str, ...] = Field((), description="modules to import before names are resolved")
+
+    @field_validator("agent", "policy")
+    @classmethod
+    def _is_named(cls, value: dict[str, Any] | None) -> dict[str, Any] | None:
+        if value is not None and not isinstance(value.get("name"), str):
+            raise ValueError("a mapping with the key 'name' is expected")
+        return value
+
+
+def load_config(
+    source: str, overrides: Sequence[str] = (), **settings: Any
+) -> RunConfig:
+    """Return the resolved configuration of a preset or file.
+
+    Args:
+      source: a preset's name or the path of a YAML file.
+      overrides: "dotted.key=value" strings; values are read as YAML.
+      settings: further values by dotted key (with `__` for the dot), applied last unless None.
+
+    Raises:
+      UserError: unknown preset, file, key or name, or a value that is not accepted.
+    """
+    raw = _read(source)
+    for override in overrides:
+        key, equals, value = override.partition("=")
+        if not equals or not key:
+            raise UserError(f"override {override!r}: expected the form key=value, as agent.gamma=1")
+        _assign(raw, key.strip(), parse_yaml(value, f"override {override!r}"), override)
+    for key, value in settings.items():
+        if value is not None:
+            _assign(raw, key.replace("__", "."), value, key)
+    return resolve(raw)
+
+
+def resolve(raw: Mapping[str, Any]) -> RunConfig:
+    """Return a checked configuration with every default made explicit.
+
+    Raises:
+      UserError: one line for each wrong field.
+    """
+    config = validate(RunConfig, raw)
+    import_plugins(config.plugins)
+    agent = registry.get("agent", config.agent["name"])
+    update: dict[str, Any] = {"agent": _resolved("agent", agent, config.agent)}
+    if agent.needs_policy:
+        if config.policy is None:
+            raise UserError(f"policy: agent {config.agent['name']!r} needs one, as name: gru.")
+        policy = registry.get("policy", config.policy["name"])
+        update["policy"] = _resolved("policy", policy, config.policy)
+    elif config.policy is not None:
+        raise UserError(f"policy: agent {config.agent['name']!r} takes none; remove the key.")
+    if config.evaluation is not None:
+        registry.entry("suite", config.evaluation.suite)
+        for name in config.evaluation.baselines:
+            registry.entry("agent", name)
+    workers = config.rollout.workers
+    if workers and config.env.num_envs % workers:
+        raise UserError(
+            f"env.num_envs: {config.env.num_envs} environments cannot be shared equally "
+            f"by {workers} workers; choose a multiple of {workers}."
+        )
+    return config.model_copy(update=update)
+
+
+def _resolved(kind: str, thing: Any, given: Mapping[str, Any]) -> dict[str, Any]:
+    options = {key: value for key, value in given.items() if key != "name"}
+    checked = validate(thing.Config, options, kind)
+    return {"name": given["name"], **checked.model_dump(mode="json")}
+
+
+def import_plugins(modules: Sequence[str]) -> None:
+    """Import modules that register things by decorator, found from the working directory too.
+
+    Raises:
+      UserError: a module is missing or fails at import.
+    """
+    if modules and os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    for module in modules:
+        try:
+            importlib.import_module(module)
+        except UserError:
+            raise
+        except Exception as error:
+            raise UserError(
+                f"plugins: module {module!r} fails at import: {type(error).__name__}: {error}"
+            ) from error
+
+
+def dump_yaml(config: RunConfig) -> str:
+    """Return the configuration as YAML that `load_config` reads back to an equal one."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def config_hash(config: RunConfig) -> str:
+    """Return the first 8 hex digits of the SHA-256 of what decides the run's results.
+
+    Where a run is carried out (cluster address, restarts, tensorboard) is not part of it.
+    """
+    data = config.model_dump(mode="json")
+    for key in ("description", "tensorboard"):
+        del data[key]
+    for key in ("address", "max_restarts", "timeout_s"):
+        del data["rollout"][key]
+    return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def default_run_id(config: RunConfig) -> str:
+    """Return the run id that follows from the configuration alone."""
+    env = config.env.id.rpartition("/")[2].lower()
+    agent = "-".join([config.agent["name"], *([config.policy["name"]] if config.policy else [])])
+    name = f"{config.experiment}-{env}-{agent}-s{config.seed}-{config_hash(config)}"
+    return name.replace("/", "-")
+
+
+def _read(source: str) -> dict[str, Any]:
+    path = Path(source)
+    presets = registry.entries("preset")
+    if source in presets:
+        raw = registry.get("preset", source)
+    elif path.suffix in (".yaml", ".yml"):
+        if not path.is_file():
+            raise UserError(f"configuration file {source!r} does not exist.")
+        raw = parse_yaml(path.read_text(encoding="utf-8"), source)
+    else:
+        raise UserError(
+            f"unknown preset {source!r}: {did_you_mean(source, presets)} "
+            "A path of a configuration ends in .yaml."
+        )
+    if not isinstance(raw, Mapping):
+        raise UserError(f"{source}: a mapping of keys is expected, not {type(raw).__name__}.")
+    return json.loads(json.dumps(raw))
+
+
+def _assign(raw: dict[str, Any], dotted: str, value: Any, given: str) -> None:
+    *parents, leaf = dotted.split(".")
+    place = raw
+    for parent in parents:
+        inner = place.setdefault(parent, {})
+        if inner is None:
+            inner = place[parent] = {}
+        if not isinstance(inner, dict):
+            raise UserError(f"{given}: {parent!r} is a value, not a group of keys.")
+        place = inner
+    if leaf == "name" and parents in (["agent"], ["policy"]) and place.get("name") != value:
+        place.clear()  # options of the former choice do not carry over to another one
+    place[leaf] = value
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe YAML whose floats follow YAML 1.2: 3e-4 is a number, not a string."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$"),
+    list("-+0123456789."),
+)
+
+
+def parse_yaml(text: str, source: str) -> Any:
+    """Return the value of a YAML text.
+
+    Raises:
+      UserError: not YAML, or YAML that asks for objects.
+    """
+    try:
+        return yaml.load(text, Loader=_Loader)
+    except yaml.YAMLError as error:
+        raise UserError(f"{source}: not plain YAML: {error}") from None

@@ -1,0 +1,227 @@
+"""Rollout workers as Ray actors, with restarts owned by this process.
+
+Synchronous: every worker collects one fragment with the same weights, then the learner learns.
+Each reply carries the worker's state after it, so a fragment lost in a crash is collected again
+exactly, where the environments can give their state.
+"""
+
+import os
+import socket
+import traceback
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+from ray.exceptions import RayActorError, RayError, RayTaskError
+
+from palaestra.agents.base import Weights
+from palaestra.errors import UserError
+from palaestra.runs.config import RunConfig
+from palaestra.runs.rollouts import Rollout, Worker
+
+
+class WorkerFailure(RuntimeError):
+    """A worker failed more often than `rollout.max_restarts` allows."""
+
+
+class RayRollouts:
+    """Workers in Ray actors.
+
+    Args:
+      config: the run's configuration; `rollout.address` joins a cluster, else Ray starts here.
+
+    Attributes:
+      failures: one record for each restart: worker, reason, traceback.
+
+    Raises:
+      UserError: the address does not answer, or the cluster has too few CPUs.
+    """
+
+    def __init__(self, config: RunConfig) -> None:
+        self.config = config
+        self.failures: list[dict[str, Any]] = []
+        self._owns_ray = connect(config.rollout.address, config.rollout.workers)
+        self._slots = [_Slot(i) for i in range(config.rollout.workers)]
+        try:
+            for slot in self._slots:
+                self._start(slot)
+            # Wait here, so that an environment that cannot be made fails at once and by name.
+            for slot in self._slots:
+                ray.get(slot.actor.ready.remote(), timeout=config.rollout.timeout_s)
+        except RayTaskError as error:
+            self.close()
+            raise _cause(error) from None
+        except RayActorError as error:
+            self.close()
+            raise _init_cause(error) from None
+
+    def collect(self, weights: Weights | None, version: int) -> list[Rollout]:
+        """Return one fragment from each worker, in order; failed workers are started again."""
+        reference = None if weights is None else ray.put(weights)
+        if reference is not None:
+            self._weights = reference
+        calls = [slot.actor.collect.remote(reference, version) for slot in self._slots]
+        return [
+            self._receive(slot, call, version)
+            for slot, call in zip(self._slots, calls, strict=True)
+        ]
+
+    def _receive(self, slot: "_Slot", call: Any, version: int) -> Rollout:
+        while True:
+            try:
+                rollout, slot.state = ray.get(call, timeout=self.config.rollout.timeout_s)
+                return rollout
+            except RayTaskError as error:
+                if isinstance(error.cause, UserError):
+                    raise _cause(error) from None
+                self._restart(slot, f"{type(error.cause).__name__}: {error.cause}", str(error))
+            except RayError as error:  # the process died, or was silent for too long
+                self._restart(slot, type(error).__name__, traceback.format_exc())
+            call = slot.actor.collect.remote(self._weights, version)
+
+    def _restart(self, slot: "_Slot", reason: str, trace: str) -> None:
+        self.failures.append({"worker": slot.index, "reason": reason, "traceback": trace})
+        if len(self.failures) > self.config.rollout.max_restarts:
+            raise WorkerFailure(
+                f"worker {slot.index} failed ({reason}) and rollout.max_restarts="
+                f"{self.config.rollout.max_restarts} is used up. Its traceback:\n{trace}"
+            )
+        ray.kill(slot.actor)
+        self._start(slot)
+
+    def _start(self, slot: "_Slot") -> None:
+        threads = self.config.rollout.threads_per_worker
+        caps = {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
+        # Without a state the worker plays other episodes than the ones that were lost.
+        attempt = 0 if slot.state is not None else slot.starts
+        slot.actor = _RemoteWorker.options(
+            num_cpus=threads, runtime_env={"env_vars": caps}, max_restarts=0, max_task_retries=0
+        ).remote(self.config.model_dump(mode="json"), slot.index, attempt, threads)
+        slot.starts += 1
+        if slot.state is not None:
+            slot.actor.load_state_dict.remote(slot.state)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state of every worker."""
+        states = ray.get([slot.actor.state_dict.remote() for slot in self._slots])
+        return {str(slot.index): state for slot, state in zip(self._slots, states, strict=True)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Set the state of every worker."""
+        ray.get(
+            [slot.actor.load_state_dict.remote(state[str(slot.index)]) for slot in self._slots]
+        )
+
+    def close(self) -> None:
+        """End the workers, and Ray where it was started here."""
+        for slot in self._slots:
+            if slot.actor is not None:
+                ray.kill(slot.actor)
+        if self._owns_ray:
+            ray.shutdown()
+
+
+@dataclass
+class _Slot:
+    """A worker's place; the actor in it may be replaced."""
+
+    index: int
+    actor: Any = None
+    state: dict[str, Any] | None = None  # after its last fragment; None if it cannot be restored
+    starts: int = 0
+
+
+@ray.remote
+class _RemoteWorker:
+    """A `Worker` in a process of its own."""
+
+    def __init__(self, config: dict[str, Any], index: int, attempt: int, threads: int) -> None:
+        import torch
+
+        torch.set_num_threads(threads)
+        from palaestra.runs.config import resolve
+
+        self.worker = Worker(resolve(config), index, attempt)
+
+    def ready(self) -> bool:
+        """Answer once the environments stand."""
+        return True
+
+    def collect(self, weights: Weights | None, version: int) -> tuple[Rollout, Any]:
+        """Return the next fragment and the worker's state after it."""
+        rollout = self.worker.collect(weights, version)
+        state = self.worker.state_dict()
+        return rollout, state if state["env"] is not None else None
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the worker's state."""
+        return self.worker.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Set the worker's state."""
+        self.worker.load_state_dict(state)
+
+
+def connect(address: str | None, num_cpus: int) -> bool:
+    """Connect this process to Ray and return whether it has to shut Ray down again.
+
+    Args:
+      address: host:port, ray://host:port or "auto"; None starts a local Ray of `num_cpus` CPUs.
+      num_cpus: CPUs that the workers need.
+
+    Raises:
+      UserError: nothing answers at the address.
+    """
+    if ray.is_initialized():
+        return False
+    if address is None:
+        ray.init(
+            num_cpus=max(num_cpus, os.cpu_count() or 1),
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level="ERROR",
+        )
+        return True
+    _check_address(address)
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level="ERROR")
+    except Exception as error:
+        raise UserError(f"Ray at {address!r} does not answer: {error}") from None
+    return True
+
+
+def _check_address(address: str) -> None:
+    """Raise unless something listens there: Ray itself waits for minutes before it gives up."""
+    if address == "auto":
+        return
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if "//" in host or not colon or not port.isdigit():
+        raise UserError(
+            f"Ray address {address!r}: accepted are host:port, ray://host:port and auto."
+        )
+    try:
+        socket.create_connection((host, int(port)), timeout=5).close()
+    except OSError as error:
+        raise UserError(
+            f"Ray at {address!r} does not answer ({error}). Start one with `ray start --head`, "
+            "or leave --address out to use this machine."
+        ) from None
+
+
+def _cause(error: RayTaskError) -> Exception:
+    cause = error.cause
+    return UserError(str(cause)) if isinstance(cause, UserError) else WorkerFailure(str(error))
+
+
+def _init_cause(error: RayActorError) -> Exception:
+    """Return what an actor's constructor raised, without Ray's own frames where it was the user's."""
+    inner = getattr(error, "cause", None) or error.__cause__
+    if isinstance(inner, RayTaskError):
+        return _cause(inner)
+    text = str(error)
+    marker = "palaestra.errors.UserError: "
+    if marker in text:
+        return UserError(text.rpartition(marker)[2].strip())
+    return WorkerFailure(text)
+
+

@@ -1,0 +1,103 @@
+"""Everything a report says, before it is drawn: gathered once, then written as page, JSON, PNG."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from palaestra.runs.report.curves import Chart, charts
+from palaestra.runs.report.facts import facts, seconds
+from palaestra.runs.report.groups import Group, group_runs
+from palaestra.runs.report.read import Run
+from palaestra.runs.report.strip import Strip
+from palaestra.runs.report.strips import strips
+from palaestra.runs.report.tables import ENOUGH_SEEDS, Table, levels, tables
+from palaestra.runs.report.verdict import verdict
+from palaestra.runs.report.words import counted, duration, listed
+
+
+@dataclass(frozen=True)
+class Report:
+    """The content of one report."""
+
+    title: str
+    kicker: str
+    verdict: str
+    notices: list[str]
+    groups: list[Group]
+    charts: list[Chart]
+    tables: list[Table]
+    strips: list[Strip]
+    footer: str
+
+    @property
+    def runs(self) -> list[Run]:
+        """All runs, group by group."""
+        return [run for group in self.groups for run in group.runs]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the data of curves and tables, as `report.json` holds it."""
+        return {
+            "title": self.title,
+            "verdict": self.verdict,
+            "notices": self.notices,
+            "runs": [{"run_id": run.name, **facts(run)} for run in self.runs],
+            "charts": [asdict(chart) for chart in self.charts],
+            "tables": [asdict(table) for table in self.tables],
+        }
+
+
+def gather(runs: Sequence[Run]) -> Report:
+    """Return the report of the runs."""
+    groups = group_runs(runs)
+    found = tables(groups)
+    return Report(
+        title=_title(groups),
+        kicker=_kicker(groups),
+        verdict=verdict(groups, found),
+        notices=_notices(groups, found),
+        groups=groups,
+        charts=charts(groups, levels(groups)),
+        tables=found,
+        strips=strips(groups),
+        footer=_footer(runs),
+    )
+
+
+def _title(groups: Sequence[Group]) -> str:
+    experiments = list(dict.fromkeys(run.experiment for group in groups for run in group.runs))
+    if len(experiments) < len(groups):
+        return f"{listed(experiments)}: {listed([group.label for group in groups])}"
+    return listed(experiments)
+
+
+def _kicker(groups: Sequence[Group]) -> str:
+    runs = [run for group in groups for run in group.runs]
+    envs = list(dict.fromkeys(run.env_id for run in runs if run.env_id))
+    total = sum(seconds(run) for run in runs)
+    parts = ["Palaestra report", listed(envs), counted(len(runs), "run")]
+    parts += [duration(total)] if total else []
+    return " · ".join(part for part in parts if part)
+
+
+def _notices(groups: Sequence[Group], found: Sequence[Table]) -> list[str]:
+    notices = []
+    for group in groups:
+        for run in group.runs:
+            status = run.manifest.get("status")
+            if status not in (None, "succeeded"):
+                notices.append(f"{run.name}: the run is {status}; this is what it left so far.")
+            if (run.manifest.get("code_version") or {}).get("dirty"):
+                notices.append(f"{run.name}: the code had changes that no commit holds.")
+            notices += [f"{run.name}: {notice}" for notice in run.notices]
+        if 1 < len(group.runs) < ENOUGH_SEEDS:
+            notices.append(
+                f"{group.label}: {len(group.runs)} training seeds; with fewer than {ENOUGH_SEEDS} "
+                "bands and intervals are too narrow to be trusted."
+            )
+    return notices + [warning for table in found for warning in table.warnings]
+
+
+def _footer(runs: Sequence[Run]) -> str:
+    version = (runs[0].manifest.get("packages") or {}).get("palaestra")
+    made = f"Palaestra {version}" if version else "Palaestra"
+    return f"Made from the run folders by {made}. This page works offline and loads nothing."

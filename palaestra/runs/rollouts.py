@@ -1,0 +1,152 @@
+"""Rollouts: the collectors of a run, in this process or in Ray actors, behind one interface."""
+
+import time
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from palaestra.agents.base import Agent, Weights
+from palaestra.agents.base import make as make_agent
+from palaestra.agents.fragment import Fragment
+from palaestra.runs.collector import Collector, EpisodeBatch
+from palaestra.runs.config import RunConfig, import_plugins
+from palaestra.seeding import Role, generator, integers
+
+
+@dataclass
+class Rollout:
+    """One fragment and the episodes that ended in it, as a worker hands them over."""
+
+    fragment: Fragment
+    episodes: EpisodeBatch
+    seconds: float
+    """Time spent collecting, without waiting and transfer."""
+
+
+class Rollouts(Protocol):
+    """Collects one fragment from every worker, in the order of the workers."""
+
+    def collect(self, weights: Weights | None, version: int) -> list[Rollout]:
+        """Act with `weights` (version `version`; None keeps the last ones) and return fragments."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything that decides the next fragments."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on exactly where `state_dict` was taken."""
+
+    def close(self) -> None:
+        """Close the environments and end the workers."""
+
+
+class Worker:
+    """One collector with its share of the environments: rows of worker w out of W.
+
+    The streams of an environment depend on its global index alone, the acting stream on the
+    worker's; so the same configuration gives the same fragments in-process and in Ray.
+
+    Args:
+      config: the run's configuration.
+      index: which worker this is.
+      attempt: how often the worker was started again without its state; it then plays other
+        episodes than before.
+    """
+
+    def __init__(self, config: RunConfig, index: int, attempt: int = 0) -> None:
+        self.steps = config.rollout.steps
+        import_plugins(config.plugins)
+        from palaestra.envs import make_vec
+
+        count = config.env.num_envs // max(1, config.rollout.workers)
+        first = index * count
+        env = make_vec(config.env.id, count, config.env.wrappers, **config.env.options)
+        agent = build_agent(config, env.single_observation_space, env.single_action_space)
+        keys = (index, attempt) if attempt else (index,)
+        self.collector = Collector(
+            env,
+            agent.make_actor(),
+            generator(config.seed, Role.ACTING, *keys),
+            integers(config.seed + attempt, Role.ENV, range(first, first + count)),
+            first,
+        )
+
+    def collect(self, weights: Weights | None, version: int) -> Rollout:
+        """Return the next fragment, collected with `weights` unless None."""
+        start = time.perf_counter()
+        if weights is not None:
+            self.collector.actor.load_weights(weights)
+        fragment, episodes = self.collector.collect(self.steps)
+        fragment.version = version
+        return Rollout(fragment, episodes, time.perf_counter() - start)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the collector's state."""
+        return self.collector.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a collector's state."""
+        self.collector.load_state_dict(state)
+
+    def close(self) -> None:
+        """Close the environments."""
+        self.collector.env.close()
+
+
+class LocalRollouts:
+    """Workers in this process, one after another."""
+
+    def __init__(self, config: RunConfig) -> None:
+        self.workers = [Worker(config, i) for i in range(max(1, config.rollout.workers))]
+
+    def collect(self, weights: Weights | None, version: int) -> list[Rollout]:
+        """Return one fragment from each worker."""
+        return [worker.collect(weights, version) for worker in self.workers]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state of every worker."""
+        return {str(i): worker.state_dict() for i, worker in enumerate(self.workers)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Set the state of every worker."""
+        for i, worker in enumerate(self.workers):
+            worker.load_state_dict(state[str(i)])
+
+    def close(self) -> None:
+        """Close the environments."""
+        for worker in self.workers:
+            worker.close()
+
+
+def build_agent(config: RunConfig, observation_space: Any, action_space: Any) -> Agent:
+    """Return the configured agent for the spaces of one environment."""
+    from palaestra.policies.base import PolicySpec
+
+    options = {key: value for key, value in config.agent.items() if key != "name"}
+    spec = None
+    if config.policy is not None:
+        policy = {key: value for key, value in config.policy.items() if key != "name"}
+        spec = PolicySpec(config.policy["name"], policy)
+    return make_agent(
+        config.agent["name"],
+        observation_space,
+        action_space,
+        policy=spec,
+        seed=config.seed,
+        total_steps=config.total_steps,
+        **options,
+    )
+
+
+def make_rollouts(config: RunConfig) -> Rollouts:
+    """Return the rollouts that the configuration asks for; Ray is imported only for Ray workers."""
+    if config.rollout.workers and config.rollout.backend == "ray":
+        from palaestra.runs.ray_rollouts import RayRollouts
+
+        return RayRollouts(config)
+    return LocalRollouts(config)
+
+
+def mean_staleness(rollouts: list[Rollout], version: int) -> float:
+    """Return by how many versions the acting weights lagged behind `version`, on average."""
+    return float(np.mean([version - rollout.fragment.version for rollout in rollouts]))

@@ -1,0 +1,257 @@
+"""What the verbs of the command line do, with their output."""
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+
+from palaestra.agents.base import Actor, Mode
+from palaestra.agents.base import make as make_agent
+from palaestra.errors import UserError, did_you_mean
+from palaestra.registry import registry
+from palaestra.runs.checkpoint import load_checkpoint
+from palaestra.runs.config import (
+    EvaluationConfig,
+    RunConfig,
+    default_run_id,
+    dump_yaml,
+    import_plugins,
+    parse_yaml,
+)
+from palaestra.runs.evaluation import Factory, evaluate
+from palaestra.runs.folder import RUNS, RunFolder
+from palaestra.runs.progress import ProgressDisplay
+from palaestra.runs.result_table import print_comparison
+from palaestra.runs.results import Evaluation
+from palaestra.runs.rollouts import build_agent
+from palaestra.runs.training import build_learner, spaces, train
+
+
+def say(message: str) -> None:
+    """Tell the user something on standard error, so that standard output stays the result's."""
+    print(message, file=sys.stderr, flush=True)
+
+
+def dry_run(config: RunConfig, run_id: str | None, as_json: bool) -> None:
+    """Print the resolved configuration and what it amounts to; write nothing."""
+    RunFolder.check_free(run_id or default_run_id(config))
+    weights = build_learner(config).weights()
+    steps = config.env.num_envs * config.rollout.steps
+    facts = {
+        "run_id": run_id or default_run_id(config),
+        "updates": -(-config.total_steps // steps),
+        "agent_steps_per_update": steps,
+        "weights": sum(x.numel() if hasattr(x, "numel") else x.size for x in weights.values()),
+    }
+    if as_json:
+        print(json.dumps({**facts, "config": config.model_dump(mode="json")}))
+        return
+    print(dump_yaml(config), end="")
+    for name, value in facts.items():
+        print(f"# {name}: {value:,}" if isinstance(value, int) else f"# {name}: {value}")
+
+
+def train_and_report(config: RunConfig, run_id: str | None, as_json: bool) -> int:
+    """Train, evaluate and report as the configuration asks; return the exit code."""
+    run_id = run_id or default_run_id(config)
+    say(f"run {run_id}: {config.description or config.experiment}")
+    say(f"  {config.total_steps:,} agent steps of {config.env.id}; folder {RUNS / run_id}")
+    folder = train(config, run_id)
+    status = folder.manifest["status"]
+    result = {"run_id": run_id, "status": status, "path": str(folder.path)}
+    if status == "stopped":
+        say(
+            f"stopped at {folder.manifest['agent_steps']:,} agent steps; the checkpoint is saved. "
+            f"Look at it with: palaestra report {run_id}"
+        )
+    elif config.evaluation is not None:
+        print_comparison(evaluate_run(folder, config.evaluation))
+        from palaestra.runs.report import write_report
+
+        result["report"] = str(write_report([folder.path]))
+        say(f"report: {result['report']}")
+    if as_json:
+        print(json.dumps(result))
+    return 0 if status == "succeeded" else 130
+
+
+def evaluate_run(folder: RunFolder, wanted: EvaluationConfig) -> list[Evaluation]:
+    """Evaluate a run and the reference agents beside it, and store what was found.
+
+    Every agent plays the same instances with the same rewards.
+    """
+    config = folder.config()
+    target = folder.path / "eval" / f"{wanted.suite}-{folder.manifest['agent_steps']}"
+    agents: list[tuple[str, Factory, Mode]] = [(label(config), RunActors(folder), wanted.mode)]
+    agents += [(name, ReferenceActors(name), "sample") for name in wanted.baselines]
+    found = []
+    for name, factory, mode in agents:
+        evaluation = _evaluate(
+            name,
+            factory,
+            wanted.suite,
+            seeds=wanted.seeds,
+            episodes=wanted.episodes,
+            mode=mode,
+            tasks=wanted.tasks,
+        )
+        evaluation.save(target / name)
+        found.append(evaluation)
+    return found
+
+
+def _evaluate(
+    name: str,
+    factory: Factory,
+    suite: str,
+    *,
+    seeds: int,
+    episodes: int | None,
+    mode: Mode | None,
+    tasks: Sequence[str],
+) -> Evaluation:
+    """Evaluate one agent and show the progress."""
+    chosen = registry.get("suite", suite)
+    total = len(chosen.select(tasks)) * seeds
+    with ProgressDisplay(f"evaluate {name}", total, "tasks x seeds", interval=5) as progress:
+        return evaluate(
+            factory,
+            chosen,
+            seeds=range(seeds),
+            episodes=episodes,
+            mode=mode,
+            tasks=tasks,
+            label=name,
+            progress=lambda done, _, task: progress.advance(done - progress.done, task),
+        )
+
+
+def label(config: RunConfig) -> str:
+    """Return the name of a trained agent in tables: its rule and its policy."""
+    return "-".join([config.agent["name"], *([config.policy["name"]] if config.policy else [])])
+
+
+def evaluate_named(
+    agent: str,
+    suite: str | None,
+    *,
+    seeds: int | None,
+    episodes: int | None,
+    tasks: tuple[str, ...],
+    mode: str | None,
+    overrides: Sequence[str],
+    as_json: bool,
+) -> None:
+    """Evaluate a reference agent or a run, and print one table or one JSON object.
+
+    Raises:
+      UserError: a name that is neither, an unknown suite or task, or a mode that is none.
+    """
+    if mode not in (None, "sample", "greedy"):
+        raise UserError(f"--mode: {mode!r} is not accepted: sample or greedy.")
+    folder = None if agent in registry.entries("agent") else open_run(agent)
+    config = folder.config() if folder else None
+    own = config.evaluation if config else None
+    name = suite or (own.suite if own else None)
+    if name is None:
+        raise UserError(f"--suite is needed; {did_you_mean('', registry.entries('suite'))}")
+    if own is None or own.suite != name:
+        own = EvaluationConfig(suite=name)
+    factory: Factory
+    if folder is None or config is None:
+        title, place = agent, Path("evaluations") / name
+        factory = ReferenceActors(agent, _options(overrides))
+    elif overrides:
+        raise UserError("-o: options belong to reference agents; a run keeps its own.")
+    else:
+        title = label(config)
+        place = folder.path / "eval" / f"{name}-{folder.manifest['agent_steps']}"
+        factory = RunActors(folder)
+    evaluation = _evaluate(
+        title,
+        factory,
+        name,
+        seeds=seeds or own.seeds,
+        episodes=episodes or own.episodes,
+        mode=cast(Mode, mode) if mode else (own.mode if folder else None),
+        tasks=tasks or own.tasks,
+    )
+    evaluation.save(place / title)
+    if as_json:
+        print(json.dumps(evaluation.to_json()))
+    else:
+        print_comparison([evaluation])
+        say(f"every episode: {place / title / 'episodes.jsonl'}")
+
+
+def open_run(name: str) -> RunFolder:
+    """Return a run by id or path; a name that is nothing lists near agents and runs.
+
+    Raises:
+      UserError: neither an agent nor a run.
+    """
+    try:
+        return RunFolder.open(name)
+    except UserError:
+        known = [*registry.entries("agent"), *(p.parent.name for p in RUNS.glob("*/manifest.json"))]
+        raise UserError(
+            f"{name!r} is neither a reference agent nor a run: {did_you_mean(name, known)}"
+        ) from None
+
+
+class ReferenceActors:
+    """Makes actors of a reference agent for whatever spaces a task has.
+
+    Raises:
+      UserError: the name is an agent that has to be trained first.
+    """
+
+    def __init__(self, name: str, options: dict[str, Any] | None = None) -> None:
+        self.name, self.options = name, options or {}
+        if registry.get("agent", name).needs_policy:
+            raise UserError(
+                f"agent {name!r} has to be trained first: `palaestra train PRESET`, "
+                "then evaluate the run."
+            )
+
+    def __call__(self, observation_space: Any, action_space: Any, seed: int) -> Actor:
+        """Return an actor for these spaces."""
+        agent = make_agent(self.name, observation_space, action_space, seed=seed, **self.options)
+        return agent.make_actor()
+
+
+class RunActors:
+    """Makes actors with the weights of a run's last checkpoint.
+
+    Raises:
+      UserError: the run has no usable checkpoint.
+    """
+
+    def __init__(self, folder: RunFolder) -> None:
+        import torch
+
+        self.config = folder.config()
+        import_plugins(self.config.plugins)
+        self.spaces = spaces(self.config)
+        weights = load_checkpoint(folder.checkpoints, only=("actor",))["actor"]
+        self.weights = {name: torch.from_numpy(x) for name, x in weights.items()}
+
+    def __call__(self, observation_space: Any, action_space: Any, seed: int) -> Actor:
+        """Return the trained actor; raises `UserError` for spaces it was not trained on."""
+        if (observation_space, action_space) != self.spaces:
+            trained = f"{self.spaces[0]} and {self.spaces[1]}"
+            raise UserError(f"trained on {trained}, not on {observation_space} and {action_space}.")
+        actor = build_agent(self.config, observation_space, action_space).make_actor()
+        actor.load_weights(self.weights)
+        return actor
+
+
+def _options(overrides: Sequence[str]) -> dict[str, Any]:
+    options = {}
+    for override in overrides:
+        key, equals, value = override.partition("=")
+        if not equals:
+            raise UserError(f"override {override!r}: expected the form key=value, as bonus=alpha")
+        options[key] = parse_yaml(value, f"override {override!r}")
+    return options

@@ -1,0 +1,106 @@
+from typing import Any, ClassVar
+
+import gymnasium
+import numpy as np
+import pytest
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
+
+from palaestra.envs import make_vec
+from palaestra.envs.bandits.vector import GaussianBanditVectorEnv
+from palaestra.errors import UserError
+from palaestra.registry import Entry, registry
+
+
+class Corridor(gymnasium.Env[np.ndarray, Any]):
+    """Pays 1 at its end; a plug-in's environment."""
+
+    metadata: ClassVar[dict[str, Any]] = {"render_modes": []}  # type: ignore[misc]
+
+    def __init__(self, length: int = 3) -> None:
+        self.length, self.place = length, 0
+        self.observation_space = gymnasium.spaces.Box(0, 1, (1,), np.float32)
+        self.action_space = gymnasium.spaces.Discrete(2)
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        super().reset(seed=seed)
+        self.place = 0
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        self.place += 1
+        x = np.array([self.place / self.length], np.float32)
+        return x, float(self.place == self.length), self.place == self.length, False, {}
+
+
+def test_a_native_vector_environment_is_used_where_there_is_one() -> None:
+    envs = make_vec("palaestra/GaussianBandit-v0", 3, K=4)
+    assert isinstance(envs, GaussianBanditVectorEnv)
+    assert (envs.num_envs, envs.single_action_space.n) == (3, 4)
+    assert envs.spec is not None
+    assert envs.spec.id == "palaestra/GaussianBandit-v0"
+
+
+def test_any_other_environment_is_stepped_row_by_row_with_autoreset_in_the_same_step() -> None:
+    envs = make_vec("MountainCar-v0", 2, max_episode_steps=5)
+    assert isinstance(envs, SyncVectorEnv)
+    assert envs.metadata["autoreset_mode"] == AutoresetMode.SAME_STEP
+    envs.reset(seed=0)
+    infos = [envs.step(np.zeros(2, int))[4] for _ in range(5)][-1]
+    assert "final_obs" in infos
+
+
+def test_a_class_in_our_registry_needs_no_registration_with_gymnasium(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    entry = Entry("env", "test/Corridor-v0", Corridor, "a test")
+    monkeypatch.setitem(registry._entries["env"], entry.name, entry)
+    envs = make_vec("test/Corridor-v0", 2, length=2)
+    envs.reset(seed=0)
+    envs.step(np.zeros(2, int))
+    observation, rewards, terminated, *_ = envs.step(np.zeros(2, int))
+    assert terminated.all()
+    assert (rewards == 1).all()
+    assert not observation.any()
+    with pytest.raises(UserError, match=r"lenght.*length"):
+        make_vec("test/Corridor-v0", 2, lenght=2)
+
+
+@pytest.mark.parametrize(
+    ("env_id", "near"),
+    [
+        ("palaestra/GausianBandit-v0", "palaestra/GaussianBandit-v0"),
+        ("palaestra/TicTacToe-v1", "palaestra/TicTacToe-v0"),
+        ("CartPole-v9", "CartPole-v1"),
+    ],
+)
+def test_an_unknown_name_is_answered_with_the_nearest_ones(env_id: str, near: str) -> None:
+    with pytest.raises(UserError, match=near):
+        make_vec(env_id, 1)
+
+
+@pytest.mark.parametrize(
+    ("env_id", "option", "near"),
+    [
+        ("palaestra/GaussianBandit-v0", "sigm", "sigma"),
+        ("palaestra/BernoulliBandit-v0", "gapp", "gap"),
+        ("palaestra/SyntheticMovies-v0", "observations", "observation"),
+        ("CartPole-v1", "sutton_barto_rewards", "sutton_barto_reward"),
+    ],
+)
+def test_an_unknown_option_is_answered_with_what_is_accepted(
+    env_id: str, option: str, near: str
+) -> None:
+    with pytest.raises(UserError, match=f"{option}.*{near}"):
+        make_vec(env_id, 1, **{option: 1})
+
+
+def test_an_unknown_wrapper_is_named() -> None:
+    with pytest.raises(UserError, match=r"action_mask.*action-mask"):
+        make_vec("palaestra/GaussianBandit-v0", 1, ("action_mask",))
+
+
+def test_no_environment_is_not_a_vector_of_environments() -> None:
+    with pytest.raises(UserError, match="num_envs"):
+        make_vec("palaestra/GaussianBandit-v0", 0)

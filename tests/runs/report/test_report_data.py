@@ -1,0 +1,284 @@
+"""Reading run folders, and the curves and tables made of them."""
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from report_example import TASK, bandit_summary, write_identity, write_json, write_lines, write_run
+
+from palaestra.errors import UserError
+from palaestra.runs.report.curves import Line, band, charts, thin
+from palaestra.runs.report.data import gather
+from palaestra.runs.report.groups import group_runs
+from palaestra.runs.report.read import read_run, read_runs
+from palaestra.runs.report.results import Figure
+from palaestra.runs.report.strip import BanditEpisode, Play, spread
+from palaestra.runs.report.tables import Row, levels, tables
+from palaestra.runs.report.verdict import _side
+from palaestra.runs.report.words import counted, duration, listed, number
+
+
+def test_band_of_equal_runs_has_zero_width_and_their_value() -> None:
+    lines = [Line(str(i), [0, 10, 20], [1.0, 2.0, 4.0]) for i in range(5)]
+    found = band(lines)
+    assert found is not None
+    assert found.x == [0, 10, 20]
+    np.testing.assert_allclose(found.mean, [1, 2, 4])
+    np.testing.assert_allclose(found.low, found.high, rtol=1e-12)
+
+
+def test_band_lies_within_the_runs_and_around_their_mean() -> None:
+    rng = np.random.default_rng(0)
+    lines = [Line(str(i), list(range(30)), rng.normal(size=30).tolist()) for i in range(6)]
+    found = band(lines)
+    assert found is not None
+    y = np.array([line.y for line in lines])
+    np.testing.assert_allclose(found.mean, y.mean(0))
+    assert (y.min(0) <= np.array(found.low)).all()
+    assert (np.array(found.low) <= found.mean).all()
+    assert (found.mean <= np.array(found.high)).all()
+    assert (np.array(found.high) <= y.max(0)).all()
+
+
+def test_band_does_not_depend_on_the_order_of_the_runs_beyond_resampling_and_is_repeatable() -> (
+    None
+):
+    rng = np.random.default_rng(1)
+    lines = [Line(str(i), [0, 1], rng.normal(size=2).tolist()) for i in range(4)]
+    assert band(lines) == band(lines)
+
+
+def test_band_covers_only_the_steps_that_all_runs_reached() -> None:
+    found = band([Line("a", [0, 5, 10], [0, 5, 10]), Line("b", [5, 15], [5, 15])])
+    assert found is not None
+    assert found.x == [5, 10]
+    assert found.mean == [5, 10]
+    assert band([Line("a", [0, 1], [0, 1]), Line("b", [5, 6], [0, 1])]) is None
+
+
+def test_thinning_keeps_the_mean_and_short_lines_as_they_are() -> None:
+    short = Line("a", [0, 1], [2, 3])
+    assert thin(short) is short
+    long = Line("a", list(range(1200)), [float(i % 7) for i in range(1200)])
+    thinned = thin(long, 600)
+    assert len(thinned.x) == 600
+    assert np.mean(thinned.y) == pytest.approx(np.mean(long.y))
+
+
+def test_runs_that_differ_in_the_seed_alone_are_one_group(tmp_path: Path) -> None:
+    same = [write_run(tmp_path, seed) for seed in range(2)]
+    other = write_run(tmp_path, 0, "another")
+    groups = group_runs(read_runs([*same, other]))
+    assert [(group.label, group.seeds) for group in groups] == [
+        ("meta-bandit", [0, 1]),
+        ("another", [0]),
+    ]
+
+
+def test_charts_show_known_metrics_first_and_a_band_for_several_runs(tmp_path: Path) -> None:
+    runs = read_runs([write_run(tmp_path, seed) for seed in range(2)])
+    found = charts(group_runs(runs))
+    assert [chart.metric for chart in found[:2]] == ["rollout/return", "rollout/regret"]
+    (series,) = found[0].series
+    assert len(series.lines) == 2
+    assert series.band is not None
+    assert series.lines[0].y == [row["rollout/return"] for row in runs[0].metrics]
+
+
+def test_returns_come_from_the_episodes_where_metrics_lack_them(tmp_path: Path) -> None:
+    write_identity(tmp_path, "run", "run", 0)
+    write_lines(
+        tmp_path / "episodes.jsonl", [{"agent_steps": 9, "return": [1.0, 3.0], "env": [0, 1]}]
+    )
+    run = read_run(tmp_path)
+    (chart,) = charts(group_runs([run]))
+    assert (chart.metric, chart.series[0].lines[0].y) == ("rollout/return", [2.0])
+    assert run.num_episodes == 2
+
+
+def test_reference_lines_stand_at_the_references_in_the_training_environment(
+    tmp_path: Path,
+) -> None:
+    groups = group_runs([read_run(write_run(tmp_path))])
+    found = {level.label: level.value for level in levels(groups)["rollout/regret"]}
+    expected = bandit_summary("ucb")["tasks"][0]["metrics"]["regret"]["mean"]
+    assert found["ucb"] == pytest.approx(expected)
+    assert "ppo-gru" not in found
+
+
+def test_reference_lines_are_left_out_where_the_task_is_another_environment(tmp_path: Path) -> None:
+    folder = write_run(tmp_path)
+    for path in folder.glob("eval/*/*/summary.json"):
+        summary = json.loads(path.read_text())
+        summary["tasks"][0]["env_kwargs"] = {"num_arms": 20}
+        write_json(path, summary)
+    assert levels(group_runs([read_run(folder)])) == {}
+
+
+def test_table_holds_the_summary_and_marks_the_lowest_regret_as_best(tmp_path: Path) -> None:
+    (table,) = tables(group_runs([read_run(write_run(tmp_path))]))
+    assert table.task == TASK
+    by_agent = {row.agent: row.cells["regret"] for row in table.rows}
+    stored = bandit_summary("random")["tasks"][0]["metrics"]["regret"]
+    assert by_agent["random"].value == pytest.approx(stored["mean"])
+    assert by_agent["random"].low == pytest.approx(stored["mean_low"])
+    assert table.primary.key == "regret"
+    assert table.best(table.primary) == min(figure.value for figure in by_agent.values())
+    assert [row.trained for row in table.rows if row.agent == "ppo-gru"] == [True]
+    assert next(c for c in table.columns if c.key == "coverage").better == ""
+
+
+def test_several_runs_are_averaged_with_the_run_as_unit(tmp_path: Path) -> None:
+    folders = [write_run(tmp_path, seed) for seed in range(3)]
+    (table,) = tables(group_runs(read_runs(folders)))
+    stored = [
+        bandit_summary("ppo-gru", seed, 0.95)["tasks"][0]["metrics"]["regret"]["mean"]
+        for seed in range(3)
+    ]
+    figure = next(row for row in table.rows if row.trained).cells["regret"]
+    assert figure.value == pytest.approx(np.mean(stored))
+    assert min(stored) - 1e-9 <= figure.bounds[0] <= figure.value <= figure.bounds[1]
+    assert figure.bounds[1] <= max(stored) + 1e-9
+    assert [row.agent for row in table.rows].count("ucb") == 1
+
+
+def test_few_seeds_are_warned_of(tmp_path: Path) -> None:
+    runs = read_runs([write_run(tmp_path, seed) for seed in range(3)])
+    assert any("3 training seeds" in notice for notice in gather(runs).notices)
+    assert any("one seed" in notice for notice in gather(runs[:1]).notices)
+    enough = read_runs([write_run(tmp_path / "more", seed) for seed in range(5)])
+    assert gather(enough).notices == []
+
+
+def test_agents_on_the_same_seeds_are_compared_by_their_paired_difference() -> None:
+    hard = dict(enumerate([1.0, 9.0, 2.0, 8.0, 5.0]))
+    better = {seed: value - 0.5 for seed, value in hard.items()}
+    one, other = Figure(4.5, 2, 7, better), Figure(5.0, 2, 8, hard)
+    assert _side(one, other, "lower") == "better"
+    assert _side(one, other, "higher") == "worse"
+    assert _side(Figure(4.5, 2, 7), Figure(5.0, 2, 8), "lower") == "equal"
+    assert _side(Figure(1.0, 0, 2), Figure(5.0, 3, 8), "lower") == "better"
+
+
+def test_verdict_names_agent_environment_figure_and_references(tmp_path: Path) -> None:
+    verdict = gather([read_run(write_run(tmp_path))]).verdict
+    for part in ("ppo", "gru", "palaestra/GaussianBandit-v0", "200,000", "95 %", "random", "ucb"):
+        assert part in verdict
+
+
+def test_runs_with_nothing_but_identity_or_one_line_are_read(tmp_path: Path) -> None:
+    write_identity(tmp_path, "bare", "bare", 0)
+    bare = gather([read_run(tmp_path)])
+    assert (bare.charts, bare.tables, bare.strips) == ([], [], [])
+    assert "not been evaluated" in bare.verdict
+    write_lines(tmp_path / "metrics.jsonl", [{"agent_steps": 5, "rollout/return": 1.0}])
+    assert len(gather([read_run(tmp_path)]).charts) == 1
+
+
+def test_unfinished_runs_are_noted(tmp_path: Path) -> None:
+    folder = write_run(tmp_path)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    write_json(folder / "manifest.json", {**manifest, "status": "stopped"})
+    assert any("stopped" in notice for notice in gather([read_run(folder)]).notices)
+
+
+def test_a_folder_that_is_no_run_is_named_with_what_is_expected(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"nowhere.*is not a folder.*config\.yaml"):
+        read_run(tmp_path / "nowhere")
+    with pytest.raises(UserError, match=r"has no config\.yaml"):
+        read_run(tmp_path)
+    with pytest.raises(UserError, match="no run was given"):
+        read_runs([])
+
+
+def test_the_same_run_twice_is_refused(tmp_path: Path) -> None:
+    folder = write_run(tmp_path)
+    with pytest.raises(UserError, match="given twice"):
+        read_runs([folder, folder])
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", "episodes.jsonl"])
+def test_broken_lines_are_named_by_file_and_line(tmp_path: Path, name: str) -> None:
+    write_identity(tmp_path, "run", "run", 0)
+    (tmp_path / name).write_text('{"agent_steps": 1}\n{"agent_st\n{"agent_steps": 3}\n')
+    with pytest.raises(UserError, match=rf"{name}, line 2"):
+        read_run(tmp_path)
+
+
+def test_lines_without_steps_and_broken_documents_are_named(tmp_path: Path) -> None:
+    write_identity(tmp_path, "run", "run", 0)
+    (tmp_path / "metrics.jsonl").write_text('{"loss": 1}\n')
+    with pytest.raises(UserError, match=r"metrics\.jsonl, entry 1: agent_steps is None"):
+        read_run(tmp_path)
+    (tmp_path / "manifest.json").write_text("[1]")
+    with pytest.raises(UserError, match=r"manifest\.json: expected a mapping"):
+        read_run(tmp_path)
+    (tmp_path / "manifest.json").write_text("{\n{")
+    with pytest.raises(UserError, match=r"manifest\.json, line 2"):
+        read_run(tmp_path)
+
+
+def test_a_last_line_cut_off_in_writing_is_left_out_and_noted(tmp_path: Path) -> None:
+    write_identity(tmp_path, "run", "run", 0)
+    (tmp_path / "metrics.jsonl").write_text('{"agent_steps": 1}\n{"agent_st')
+    run = read_run(tmp_path)
+    assert len(run.metrics) == 1
+    assert run.notices == ["metrics.jsonl, line 2, was cut off in writing; it is left out."]
+
+
+def test_arm_quality_runs_from_the_worst_to_the_best_mean() -> None:
+    play = Play("a", [0, 1, 2], [0.0, 0.0, 0.0], [2.0, 1.0, 0.0])
+    episode = BanditEpisode("e", {0: -1.0, 1: 0.0, 2: 1.0}, [play])
+    assert [episode.quality(play, t) for t in range(3)] == [0.0, 0.5, 1.0]
+    varying = BanditEpisode("e", {}, [play])
+    assert [varying.quality(play, t) for t in range(3)] == [0.0, 0.5, 1.0]
+    assert play.cumulative == [2.0, 3.0, 3.0]
+    assert episode.best_arms == {2}
+
+
+def test_labels_are_spread_apart_and_stay_above_the_lowest_place() -> None:
+    moved = spread([100, 99, 50, 98], 13, 100)
+    assert moved[2] == 50
+    gaps = np.diff(sorted(moved))
+    assert (gaps >= 13).all()
+    assert max(moved) <= 100
+
+
+def test_words_read_well() -> None:
+    assert [number(x) for x in (0.0, 12.345, -0.5, 1234.5, math.nan)] == [
+        "0",
+        "12.3",
+        "\N{MINUS SIGN}0.500",
+        "1,234",
+        "\N{EN DASH}",
+    ]
+    assert number(-0.0001, 2) == "0.00"
+    assert [duration(s) for s in (3.21, 59, 125, 7260)] == [
+        "3.2 s",
+        "59 s",
+        "2 min 5 s",
+        "2 h 1 min",
+    ]
+    assert [listed(w) for w in ([], ["a"], ["a", "b"], ["a", "b", "c"])] == [
+        "",
+        "a",
+        "a and b",
+        "a, b and c",
+    ]
+    assert [counted(1, "seed"), counted(1200, "seed")] == ["1 seed", "1,200 seeds"]
+
+
+def test_an_unknown_metric_of_a_plug_in_gets_its_own_column(tmp_path: Path) -> None:
+    folder = write_run(tmp_path)
+    path = folder / "eval" / "bandit-200000" / "ucb" / "summary.json"
+    summary = json.loads(path.read_text())
+    summary["tasks"][0]["metrics"]["curiosity"] = {"mean": 0.25, "iqm": 0.25}
+    summary["metrics"]["curiosity"] = {"unit": "bits", "meaning": "what it says"}
+    write_json(path, summary)
+    (table,) = tables(group_runs([read_run(folder)]))
+    assert table.columns[-1].key == "curiosity"
+    assert table.columns[-1].meaning == "what it says"
+    row: Row = next(row for row in table.rows if row.agent == "ucb")
+    assert row.cells["curiosity"].value == 0.25

@@ -1,0 +1,213 @@
+"""The written report: page, data and pictures."""
+
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from report_example import game_record, write_identity, write_json, write_lines, write_run
+
+from palaestra.errors import UserError
+from palaestra.runs.report import write_report
+from palaestra.runs.report.page import as_script_data
+
+_VOID = {"meta", "link", "br", "hr", "img", "input"}
+
+
+class Page(HTMLParser):
+    """Checks that elements are closed in order, and gathers text and attributes."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(html)
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in _VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if "script" not in self.open and "style" not in self.open:
+            self.text += data
+
+    def having(self, tag: str) -> list[dict[str, str | None]]:
+        return [attrs for name, attrs in self.tags if name == tag]
+
+
+def read_page(path: Path) -> Page:
+    return Page(path.read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_report([write_run(tmp_path_factory.mktemp("runs"))])
+
+
+def test_page_data_and_pictures_are_written_into_the_run_folder(finished: Path) -> None:
+    assert finished.name == "report.html"
+    for name in ("report.json", "report-curves.png", "report-evaluation.png", "report-strip.png"):
+        content = (finished.parent / name).read_bytes()
+        assert content.startswith(b"\x89PNG" if name.endswith("png") else b"{")
+
+
+def test_page_is_well_formed_and_holds_every_part(finished: Path) -> None:
+    page = read_page(finished)
+    for part in (
+        "Learning",
+        "Evaluation on",
+        "Step by step",
+        "Inside the training",
+        "The run",
+        "GreedyFrac",
+        "K·MinFrac",
+        "To reproduce",
+        "palaestra train",
+        "torch 2.13.0",
+    ):
+        assert part in page.text
+
+
+def test_page_loads_nothing_from_elsewhere(finished: Path) -> None:
+    page = read_page(finished)
+    links = [a.get(key) for _, a in page.tags for key in ("src", "href", "data-src") if a.get(key)]
+    assert links == ["data:,"]
+    policy = next(a["content"] for a in page.having("meta") if "http-equiv" in a)
+    assert policy is not None
+    assert "default-src 'none'" in policy
+    assert "http" not in policy
+    assert finished.read_text(encoding="utf-8").count("plotly.js v") == 1
+
+
+def test_page_names_no_path_of_the_machine(finished: Path) -> None:
+    assert str(finished.parent.parent) not in finished.read_text(encoding="utf-8")
+    assert str(finished.parent.parent) not in finished.with_suffix(".json").read_text()
+
+
+def test_every_drawing_and_control_has_a_name(finished: Path) -> None:
+    page = read_page(finished)
+    drawings = [a for a in page.having("svg") + page.having("div") if a.get("role") == "img"]
+    assert len(drawings) > 4
+    assert all(a.get("aria-label") for a in drawings)
+    text = finished.read_text(encoding="utf-8").partition("<body>")[2].partition("<script")[0]
+    assert all(label.strip() for label in re.findall(r"<button[^>]*>(.*?)</button>", text))
+
+
+def test_data_of_curves_and_tables_equals_what_the_run_logged(finished: Path) -> None:
+    data = json.loads(finished.with_suffix(".json").read_text())
+    logged = [json.loads(s) for s in (finished.parent / "metrics.jsonl").read_text().splitlines()]
+    chart = next(c for c in data["charts"] if c["metric"] == "train/entropy")
+    assert chart["series"][0]["lines"][0]["y"] == [row["train/entropy"] for row in logged]
+    assert data["tables"][0]["rows"][0]["cells"]["regret"]["value"] > 0
+
+
+def test_one_row_is_best_in_each_column_that_has_a_direction(finished: Path) -> None:
+    html = finished.read_text(encoding="utf-8")
+    rows = re.findall(r'<tr class="(?:trained|reference)">.*?</tr>', html)
+    assert len(rows) == 5
+    assert sum(row.count('class="best"') for row in rows) >= 4
+
+
+def test_writing_twice_gives_the_same_page(finished: Path) -> None:
+    before = finished.read_bytes()
+    assert write_report([finished.parent]).read_bytes() == before
+
+
+def test_several_runs_share_one_page_beside_them(tmp_path: Path) -> None:
+    folders = [write_run(tmp_path, seed) for seed in range(2)] + [write_run(tmp_path, 0, "other")]
+    path = write_report(folders)
+    assert path == tmp_path / "report-meta-bandit-vs-other.html"
+    assert (tmp_path / "report-meta-bandit-vs-other-curves.png").is_file()
+    page = read_page(path)
+    assert "meta-bandit" in page.text
+    assert "2 training seeds" in page.text
+
+
+def test_whatever_comes_from_the_run_is_escaped(tmp_path: Path) -> None:
+    folder = write_run(tmp_path, experiment="</script><img src=x onerror=alert(1)>")
+    attack = "</script><script>alert(2)</script>"
+    rows = [{"agent_steps": i, attack: 1.0 * i, "rollout/return": 1.0} for i in range(3)]
+    write_lines(folder / "metrics.jsonl", rows)
+    config = (folder / "config.yaml").read_text()
+    (folder / "config.yaml").write_text(config + f"note: '{attack}\"'\n")
+    path = folder / "eval" / "bandit-200000" / "ucb" / "summary.json"
+    summary = json.loads(path.read_text())
+    write_json(path, {**summary, "agent": '"><svg onload=alert(3)>', "mode": attack})
+    page = read_page(write_report([folder]))
+    assert page.having("img") == []
+    assert not any("onload" in attrs or "onerror" in attrs for _, attrs in page.tags)
+    assert len(page.having("script")) == 3
+    assert attack in page.text
+
+
+def test_script_data_cannot_end_its_element_and_is_unchanged() -> None:
+    data = {"name": "</script><!--", "x": [1, 2.5, None]}
+    text = as_script_data(data)
+    assert "<" not in text
+    assert json.loads(text) == data
+
+
+@pytest.mark.parametrize("lines", [0, 1])
+def test_partial_runs_give_a_sensible_page_without_stale_pictures(
+    tmp_path: Path, lines: int
+) -> None:
+    write_identity(tmp_path, "bare", "bare", 0)
+    write_lines(
+        tmp_path / "metrics.jsonl", [{"agent_steps": 64, "rollout/return": 2.0, "t": 1.0}] * lines
+    )
+    (tmp_path / "report-evaluation.png").write_bytes(b"old")
+    page = read_page(write_report([tmp_path]))
+    assert "has not been evaluated" in page.text
+    assert "To reproduce" in page.text
+    assert ("Learning" in page.text) == bool(lines)
+    assert (tmp_path / "report-curves.png").is_file() == bool(lines)
+    assert not (tmp_path / "report-evaluation.png").exists()
+
+
+def test_a_game_is_drawn_board_by_board(tmp_path: Path) -> None:
+    folder = write_run(tmp_path)
+    for path in folder.glob("eval/*/*/summary.json"):
+        summary = json.loads(path.read_text())
+        summary["tasks"][0]["strip"] = [game_record()]
+        write_json(path, summary)
+    page = read_page(write_report([folder]))
+    boards = [a["aria-label"] for a in page.having("svg") if a.get("width") == "66"]
+    assert boards == [
+        "agent: top left: X.. / ... / ...",
+        "opponent: centre: X.. / .O. / ...",
+        "agent: top: XX. / .O. / ...",
+        "opponent: bottom: XX. / .O. / .O.",
+        "agent: top right: XXX / .O. / .O.",
+    ]
+    assert "won by the agent" in page.text
+
+
+def test_the_page_can_be_written_elsewhere(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "runs")
+    out = tmp_path / "new" / "mine.html"
+    assert write_report([folder], out) == out
+    assert out.with_suffix(".json").is_file()
+    assert (out.parent / "mine-curves.png").is_file()
+    with pytest.raises(UserError, match=r"mine\.pdf"):
+        write_report([folder], out.with_suffix(".pdf"))
+
+
+def test_importing_the_report_imports_neither_plotly_nor_matplotlib() -> None:
+    import subprocess
+    import sys
+
+    code = (
+        "import sys, palaestra.runs.report.build\n"
+        "sys.exit(any(m in sys.modules for m in ('plotly', 'matplotlib', 'torch', 'ray')))"
+    )
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
