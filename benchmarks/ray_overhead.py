@@ -30,8 +30,10 @@ def iterate(rollouts: Rollouts, learner, config: RunConfig) -> tuple[float, floa
     waited = time.perf_counter() - start
     learner.update([r.fragment for r in found])
     seconds = time.perf_counter() - start
-    own = sum(r.seconds for r in found) if isinstance(rollouts, LocalRollouts) else max(
-        r.seconds for r in found
+    own = (
+        sum(r.seconds for r in found)
+        if isinstance(rollouts, LocalRollouts)
+        else max(r.seconds for r in found)
     )
     return seconds, waited - own, sum(r.fragment.steps for r in found)
 
@@ -68,8 +70,10 @@ def main() -> None:
             "overhead_ms_per_fragment": (1e3 * overhead).tolist(),
             "median_overhead_ms_per_fragment": float(1e3 * np.median(overhead)),
         }
-        print(f"{name:<16} median {np.median(rates):9,.0f} steps/s, overhead per fragment "
-              f"median {1e3 * np.median(overhead):.2f} ms, max {1e3 * overhead.max():.2f} ms")  # fmt: skip
+        print(
+            f"{name:<16} median {np.median(rates):9,.0f} steps/s, overhead per fragment "
+            f"median {1e3 * np.median(overhead):.2f} ms, max {1e3 * overhead.max():.2f} ms"
+        )
     base, ray_rates = (np.array(r["steps_per_s"]) for r in report.values())
     ratio = ray_rates / base
     report["ratio"] = {"median": float(np.median(ratio)), "pairs": ratio.tolist()}

@@ -15,6 +15,6 @@ def did_you_mean(given: str, known: Iterable[str]) -> str:
     if near:
         return f"did you mean {' or '.join(repr(word) for word in near)}?"
     if not words:
-        return "nothing is accepted here."
+        return "there is none yet."
     shown = ", ".join(words[:20]) + (", ..." if len(words) > 20 else "")
     return f"accepted: {shown}."

@@ -1,4 +1,4 @@
-"""Typed options: one frozen pydantic model for each registered thing, with errors that name the field.
+"""Typed options: one frozen pydantic model for each thing, with errors that name the field.
 
 The same model checks a YAML file, a command-line override and a keyword argument, and its field
 descriptions are the help text of `palaestra describe`.

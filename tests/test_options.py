@@ -39,7 +39,12 @@ def test_options_of_a_model_show_types_defaults_bounds_and_help() -> None:
         Config = Inner
 
     rate, kind = options_of(Thing)
-    assert (rate.name, rate.type, rate.default, rate.help) == ("rate", "float", 0.1, "how fast (> 0)")
+    assert (rate.name, rate.type, rate.default, rate.help) == (
+        "rate",
+        "float",
+        0.1,
+        "how fast (> 0)",
+    )
     assert kind.type == "'slow' | 'fast'"
 
 

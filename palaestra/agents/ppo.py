@@ -35,6 +35,9 @@ class PPOConfig(Options):
     )
     gamma: float = Field(0.99, ge=0, le=1, description="discount of one environment step")
     gae_lambda: float = Field(0.95, ge=0, le=1, description="bias-variance trade-off of GAE")
+    reward_scale: float = Field(
+        1.0, gt=0, description="factor of every reward, so that returns are of the order of 1 to 10"
+    )
     num_epochs: int = Field(10, ge=1, description="passes over the data of one update")
     minibatch_size: int = Field(
         64, ge=1, description="agent steps in a minibatch; with memory, whole sequences of them"
@@ -83,7 +86,7 @@ class PPO(Agent):
 
 @dataclass(frozen=True)
 class Batch:
-    """Tensors to learn from: time-major `[T, N, ...]`, batch-first `[N, T, ...]` or flat `[M, ...]`.
+    """Tensors to learn from: time-major `[T, N, ...]`, batch-first `[N, T, ...]` or flat.
 
     Attributes:
       observation, action, log_prob, advantage, target, reset: one entry for each step.
@@ -127,13 +130,14 @@ class Batch:
         return replace(self, valid=None).map(lambda x: x.index_select(0, rows), self.state)
 
 
-def join_fragments(fragments: Sequence[Fragment], gamma: float, gae_lambda: float) -> Batch:
+def join_fragments(fragments: Sequence[Fragment], config: PPOConfig) -> Batch:
     """Return the fragments side by side as one time-major batch, with their advantages."""
 
     def join(*arrays: np.ndarray) -> Tensor:
         return torch.from_numpy(arrays[0] if len(arrays) == 1 else np.concatenate(arrays, 1))
 
-    advantage = [fragment_advantage(f, gamma, gae_lambda) for f in fragments]
+    gamma, gae_lambda, scale = config.gamma, config.gae_lambda, config.reward_scale
+    advantage = [fragment_advantage(f, gamma, gae_lambda, scale) for f in fragments]
     pairs = zip(advantage, fragments, strict=True)
     return Batch(
         map_tree(join, *(f.observation for f in fragments)),
@@ -217,7 +221,7 @@ class PPOLearner(Learner):
     def update(self, fragments: Sequence[Fragment]) -> dict[str, float]:
         """Run `num_epochs` passes of clipped policy-gradient steps over the fragments."""
         config = self.config
-        batch = join_fragments(fragments, config.gamma, config.gae_lambda)
+        batch = join_fragments(fragments, config)
         if not self.policy.has_memory:
             batch = batch.flatten()
         entropy_coef = config.entropy_coef * self._left(config.entropy_schedule)

@@ -34,7 +34,9 @@ def generalized_advantage(
     return advantage
 
 
-def fragment_advantage(fragment: Fragment, gamma: float, gae_lambda: float) -> np.ndarray:
+def fragment_advantage(
+    fragment: Fragment, gamma: float, gae_lambda: float, reward_scale: float = 1.0
+) -> np.ndarray:
     """Return the advantages of a fragment whose actor noted `value`; truncation bootstraps."""
     value = fragment.extras["value"]
     next_value = np.concatenate([value[1:], fragment.last_extras["value"][None]])
@@ -45,7 +47,7 @@ def fragment_advantage(fragment: Fragment, gamma: float, gae_lambda: float) -> n
     next_value = next_value * ~fragment.terminated
     discount = gamma ** fragment.duration.astype(value.dtype)
     return generalized_advantage(
-        fragment.reward,
+        reward_scale * fragment.reward,
         value,
         next_value,
         discount,

@@ -93,7 +93,7 @@ class _TicTacToeAgent(Agent):
         board = observation_space
         if isinstance(board, gymnasium.spaces.Dict):
             board = board["observation"]
-        if board != gymnasium.spaces.MultiDiscrete([3] * SQUARES, dtype=np.int8):
+        if board != gymnasium.spaces.MultiDiscrete([3] * SQUARES):
             raise UserError(
                 f"observation space {board}: this agent reads the nine squares of Tic-tac-toe."
             )

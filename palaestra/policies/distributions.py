@@ -6,12 +6,13 @@ Actions and log-probabilities have the leading dimensions of the parameters, `[B
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-_NUMPY = {torch.float32: np.float32, torch.float64: np.float64}
+_NUMPY: dict[torch.dtype, Any] = {torch.float32: np.float32, torch.float64: np.float64}
 
 
 class Distribution(ABC):
@@ -114,7 +115,7 @@ class DiagonalGaussian(Distribution):
 
     def __init__(self, mean: Tensor, log_std: Tensor) -> None:
         self.mean, self.log_std = mean, log_std
-        self._event = tuple(range(-log_std.ndim, 0))
+        self._rows = mean.shape[: mean.ndim - log_std.ndim]
 
     def sample(self, rng: np.random.Generator) -> Tensor:
         """Return mean + std * noise."""
@@ -130,10 +131,9 @@ class DiagonalGaussian(Distribution):
         """Return the log-density of `action`, `[...]`."""
         z = (action - self.mean) * (-self.log_std).exp()
         constant = self.log_std.sum() + 0.5 * math.log(2 * math.pi) * self.log_std.numel()
-        return -0.5 * z.square().sum(self._event) - constant
+        return -0.5 * z.square().reshape(*self._rows, -1).sum(-1) - constant
 
     def entropy(self) -> Tensor:
         """Return the differential entropy, `[...]`."""
         constant = 0.5 * (1 + math.log(2 * math.pi)) * self.log_std.numel()
-        rows = self.mean.shape[: self.mean.ndim - self.log_std.ndim]
-        return (self.log_std.sum() + constant).expand(rows)
+        return (self.log_std.sum() + constant).expand(self._rows)

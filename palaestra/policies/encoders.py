@@ -119,12 +119,11 @@ class DictEncoder(nn.Module):
 
     def __init__(self, space: spaces.Dict) -> None:
         super().__init__()
-        self.parts = nn.ModuleDict(
-            {key: make_encoder(part) for key, part in space.items() if key != ACTION_MASK}
-        )
-        if not self.parts:
+        parts = {key: make_encoder(part) for key, part in space.items() if key != ACTION_MASK}
+        if not parts:
             raise _refused(space)
-        self.out_features = sum(int(part.out_features) for part in self.parts.values())
+        self.parts = nn.ModuleDict(parts)
+        self.out_features: int = sum(part.out_features for part in parts.values())
 
     def forward(self, observation: dict[str, Any]) -> Tensor:
         """A dict of observations -> `[..., out_features]`."""
@@ -146,16 +145,16 @@ def make_encoder(space: Space[Any]) -> Encoder:
         return DictEncoder(space)
     if isinstance(space, spaces.Discrete | spaces.MultiDiscrete):
         return OneHotEncoder(space)
-    if is_image(space):
+    if isinstance(space, spaces.Box) and is_image(space):
         return NatureCNN(space)
     if isinstance(space, spaces.Box | spaces.MultiBinary):
         return VectorEncoder(space)
     raise _refused(space)
 
 
-def is_image(space: Space[Any]) -> bool:
+def is_image(space: spaces.Box) -> bool:
     """Whether `space` holds images: bytes in three dimensions."""
-    return isinstance(space, spaces.Box) and space.dtype == np.uint8 and len(space.shape) == 3
+    return space.dtype == np.uint8 and len(space.shape) == 3
 
 
 def _refused(space: Space[Any]) -> UserError:

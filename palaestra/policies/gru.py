@@ -84,6 +84,7 @@ class GRU(Backbone):
         assert isinstance(state, GRUState)
         last = []
         for layer, h_tm1 in zip(self.layers, state.h.unbind(1), strict=True):
+            assert isinstance(layer, GRULayer)
             x = layer.step(x, h_tm1, reset)
             last.append(x)
         return x, GRUState(torch.stack(last, 1))

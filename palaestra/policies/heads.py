@@ -22,6 +22,16 @@ from palaestra.policies.distributions import (
 from palaestra.policies.init import orthogonal
 
 
+def linear_in_memory_order(layer: nn.Linear, x: Tensor) -> Tensor:
+    """Return `layer(x)` without copying x where `[B, T, C]` is a view of time-major memory.
+
+    Recurrent backbones compute time-major; a plain call would copy their output, and its gradient.
+    """
+    if x.ndim == 3 and x.stride(0) < x.stride(1):
+        return layer(x.transpose(0, 1)).transpose(0, 1)
+    return layer(x)
+
+
 class ActionHead(nn.Module, ABC):
     """A linear layer that gives the parameters of an action distribution."""
 
@@ -43,7 +53,9 @@ class DiscreteHead(ActionHead):
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Categorical:
         """Return the distribution over the legal actions."""
-        return Categorical(self.linear(x), None if mask is None else mask.bool())
+        return Categorical(
+            linear_in_memory_order(self.linear, x), None if mask is None else mask.bool()
+        )
 
 
 class MultiDiscreteHead(ActionHead):
@@ -56,7 +68,7 @@ class MultiDiscreteHead(ActionHead):
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> MultiCategorical:
         """Return the joint distribution."""
-        return MultiCategorical(self.linear(x), self._sizes)
+        return MultiCategorical(linear_in_memory_order(self.linear, x), self._sizes)
 
 
 class BoxHead(ActionHead):
@@ -68,7 +80,7 @@ class BoxHead(ActionHead):
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> DiagonalGaussian:
         """Return the distribution over unclipped actions."""
-        mean = self.linear(x)
+        mean = linear_in_memory_order(self.linear, x)
         if self.log_std.ndim != 1:
             mean = mean.reshape(*mean.shape[:-1], *self.log_std.shape)
         return DiagonalGaussian(mean, self.log_std)
@@ -84,7 +96,7 @@ class ValueHead(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """`x [..., in_features]` -> `[...]`."""
-        return self.linear(x).squeeze(-1)
+        return linear_in_memory_order(self.linear, x).squeeze(-1)
 
 
 def make_action_head(in_features: int, space: Space[Any], *, masked: bool = False) -> ActionHead:

@@ -61,8 +61,9 @@ class SequencePolicy(Policy):
     ) -> None:
         super().__init__()
         self.config = config
-        is_dict = isinstance(observation_space, spaces.Dict)
-        self._masked = is_dict and ACTION_MASK in observation_space.spaces
+        self._masked = (
+            isinstance(observation_space, spaces.Dict) and ACTION_MASK in observation_space.spaces
+        )
         self.encoder = make_encoder(observation_space)
         self.backbone = self.make_backbone(self.encoder.out_features)
         self.critic_encoder: nn.Module | None = None

@@ -14,7 +14,9 @@ class State:
 
     def map(self, function: Callable[[Any], Any]) -> Self:
         """Return this state with `function` applied to every tensor."""
-        return replace(self, **{f.name: _map(getattr(self, f.name), function) for f in fields(self)})
+        return replace(
+            self, **{f.name: _map(getattr(self, f.name), function) for f in fields(self)}
+        )
 
     def rows(self, index: Any) -> Self:
         """Return the batch rows at `index` (slice, integer or boolean array)."""

@@ -87,7 +87,9 @@ def train(
     source: Annotated[str, typer.Argument(metavar="PRESET|FILE", help="A preset or a .yaml file.")],
     override: Annotated[
         list[str] | None,
-        typer.Option("-o", "--override", help="key=value, as agent.learning_rate=1e-3; repeatable."),
+        typer.Option(
+            "-o", "--override", help="key=value, as agent.learning_rate=1e-3; repeatable."
+        ),
     ] = None,
     run_id: Annotated[
         str | None, typer.Option(help="Name of the run; by default it follows from the options.")
@@ -133,7 +135,8 @@ def evaluate(
     ] = None,
     seeds: Annotated[int | None, typer.Option(min=1, help="Evaluation seeds (default 5).")] = None,
     episodes: Annotated[
-        int | None, typer.Option(min=1, help="Episodes of each task and seed (default: the suite's).")
+        int | None,
+        typer.Option(min=1, help="Episodes of each task and seed (default: the suite's)."),
     ] = None,
     task: Annotated[
         list[str] | None, typer.Option(help="Only this task of the suite; repeatable.")

@@ -91,7 +91,9 @@ class Collector:
         ended: list[EpisodeBatch] = []
         start = self._state
         for t in range(steps):
-            map_tree(lambda buffer, x, t=t: buffer.__setitem__(t, x), observation, self._observation)
+            map_tree(
+                lambda buffer, x, t=t: buffer.__setitem__(t, x), observation, self._observation
+            )
             reset[t], valid[t] = self._reset, ~self._skip
             action, self._state, extra = self.actor.act(
                 self._observation, self._state, self._reset, self.rng, self.mode
@@ -176,7 +178,7 @@ class Collector:
         if cut.any():
             observation = map_tree(
                 lambda final, last: np.concatenate([final[cut], last]),
-                fragment.final_observation,
+                fragment.final_observation,  # type: ignore[arg-type]
                 observation,
             )
             state = _concatenate([*states, state])
@@ -214,7 +216,7 @@ class Collector:
         """
         if state["env"] is None:
             raise UserError(f"{self.env!r} offers no get_state/set_state, so it cannot go on.")
-        self.env.unwrapped.set_state(state["env"])
+        self.env.unwrapped.set_state(state["env"])  # type: ignore[attr-defined]
         self.rng.bit_generator.state = state["rng"]
         self._observation = state["observation"]
         self._reset, self._skip = state["reset"], state["skip"]
@@ -264,7 +266,9 @@ def _step_info(info: dict[str, Any], name: str, done: np.ndarray) -> np.ndarray:
 def _join(batches: list[EpisodeBatch], sum_names: tuple[str, ...]) -> EpisodeBatch:
     if not batches:
         none = np.zeros(0)
-        return EpisodeBatch(none.astype(int), none, none.astype(int), dict.fromkeys(sum_names, none))
+        return EpisodeBatch(
+            none.astype(int), none, none.astype(int), dict.fromkeys(sum_names, none)
+        )
     return EpisodeBatch(
         np.concatenate([b.env for b in batches]),
         np.concatenate([b.returns for b in batches]),

@@ -85,9 +85,7 @@ class RunConfig(Options):
         return value
 
 
-def load_config(
-    source: str, overrides: Sequence[str] = (), **settings: Any
-) -> RunConfig:
+def load_config(source: str, overrides: Sequence[str] = (), **settings: Any) -> RunConfig:
     """Return the resolved configuration of a preset or file.
 
     Args:

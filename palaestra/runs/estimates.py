@@ -53,13 +53,17 @@ def _scores(task: Task, values: dict[str, list[np.ndarray]]) -> list[np.ndarray]
 def _rows(
     task: Task, seeds: Sequence[int], values: dict[str, list[np.ndarray]]
 ) -> list[dict[str, Any]]:
-    """Return one record for each episode."""
+    """Return one record for each episode; None where a metric is not defined."""
     return [
         {"task": task.id, "seed": seed, "episode": episode}
-        | {name: float(of_seed[n][episode]) for name, of_seed in values.items()}
+        | {name: _defined(of_seed[n][episode]) for name, of_seed in values.items()}
         for n, seed in enumerate(seeds)
         for episode in range(len(values["return"][n]))
     ]
+
+
+def _defined(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None
 
 
 def _strip(seed: int, episodes: Episodes) -> list[dict[str, Any]]:
@@ -84,8 +88,10 @@ def estimate(
 ) -> Estimate:
     """Return mean and IQM over seeds; over the episodes where there is one seed."""
     means = np.array([_weighted_mean(v, w) for v, w in zip(values, weights, strict=True)])
-    units = means if len(means) > 1 else _episode_units(values[0], weights[0], means[0])
-    units = units[np.isfinite(units)][:, None]
+    units = means[np.isfinite(means)]
+    if len(means) == 1 and len(units):
+        units = _episode_units(values[0], weights[0], means[0])
+    units = units[:, None]
     if not len(units):
         nowhere = Interval(np.nan, np.nan, LEVEL, repetitions)
         return Estimate(np.nan, nowhere, np.nan, nowhere, tuple(means.tolist()))

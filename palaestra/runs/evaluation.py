@@ -125,8 +125,8 @@ def evaluate(
             continue
         found.append(task_result(task, seeds, played, repetitions))
     if not found:
-        reasons = "; ".join(dict.fromkeys(refused.values()))
-        raise UserError(f"{agent} fits no task of suite {suite.name}: {reasons}")
+        task_id, reason = next(iter(refused.items()))
+        raise UserError(f"{agent} fits no task of suite {suite.name}; {task_id}: {reason}")
     return Evaluation(
         agent=agent,
         suite=suite.name,

@@ -94,8 +94,10 @@ class RunFolder:
             if (path / "manifest.json").is_file() and (path / "config.yaml").is_file():
                 return cls(path, json.loads((path / "manifest.json").read_text(encoding="utf-8")))
         known = [p.parent.name for p in root.glob("*/manifest.json")]
-        raise UserError(f"unknown run {str(run)!r} (no folder with config.yaml and manifest.json): "
-                        f"{did_you_mean(str(run), known)}")
+        raise UserError(
+            f"unknown run {str(run)!r} (no folder with config.yaml and manifest.json): "
+            f"{did_you_mean(str(run), known)}"
+        )
 
     def config(self) -> RunConfig:
         """Return the run's configuration."""

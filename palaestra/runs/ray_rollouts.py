@@ -5,6 +5,7 @@ Each reply carries the worker's state after it, so a fragment lost in a crash is
 exactly, where the environments can give their state.
 """
 
+import logging
 import os
 import socket
 import traceback
@@ -20,7 +21,7 @@ from palaestra.runs.config import RunConfig
 from palaestra.runs.rollouts import Rollout, Worker
 
 
-class WorkerFailure(RuntimeError):
+class WorkerError(RuntimeError):
     """A worker failed more often than `rollout.max_restarts` allows."""
 
 
@@ -82,7 +83,7 @@ class RayRollouts:
     def _restart(self, slot: "_Slot", reason: str, trace: str) -> None:
         self.failures.append({"worker": slot.index, "reason": reason, "traceback": trace})
         if len(self.failures) > self.config.rollout.max_restarts:
-            raise WorkerFailure(
+            raise WorkerError(
                 f"worker {slot.index} failed ({reason}) and rollout.max_restarts="
                 f"{self.config.rollout.max_restarts} is used up. Its traceback:\n{trace}"
             )
@@ -94,7 +95,7 @@ class RayRollouts:
         caps = {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
         # Without a state the worker plays other episodes than the ones that were lost.
         attempt = 0 if slot.state is not None else slot.starts
-        slot.actor = _RemoteWorker.options(
+        slot.actor = _RemoteWorker.options(  # type: ignore[attr-defined]
             num_cpus=threads, runtime_env={"env_vars": caps}, max_restarts=0, max_task_retries=0
         ).remote(self.config.model_dump(mode="json"), slot.index, attempt, threads)
         slot.starts += 1
@@ -108,9 +109,7 @@ class RayRollouts:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Set the state of every worker."""
-        ray.get(
-            [slot.actor.load_state_dict.remote(state[str(slot.index)]) for slot in self._slots]
-        )
+        ray.get([slot.actor.load_state_dict.remote(state[str(slot.index)]) for slot in self._slots])
 
     def close(self) -> None:
         """End the workers, and Ray where it was started here."""
@@ -179,12 +178,12 @@ def connect(address: str | None, num_cpus: int) -> bool:
             num_cpus=max(num_cpus, os.cpu_count() or 1),
             include_dashboard=False,
             log_to_driver=False,
-            logging_level="ERROR",
+            logging_level=logging.ERROR,
         )
         return True
     _check_address(address)
     try:
-        ray.init(address=address, log_to_driver=False, logging_level="ERROR")
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except Exception as error:
         raise UserError(f"Ray at {address!r} does not answer: {error}") from None
     return True
@@ -210,11 +209,11 @@ def _check_address(address: str) -> None:
 
 def _cause(error: RayTaskError) -> Exception:
     cause = error.cause
-    return UserError(str(cause)) if isinstance(cause, UserError) else WorkerFailure(str(error))
+    return UserError(str(cause)) if isinstance(cause, UserError) else WorkerError(str(error))
 
 
 def _init_cause(error: RayActorError) -> Exception:
-    """Return what an actor's constructor raised, without Ray's own frames where it was the user's."""
+    """Return what an actor's constructor raised; a user's error without Ray's frames."""
     inner = getattr(error, "cause", None) or error.__cause__
     if isinstance(inner, RayTaskError):
         return _cause(inner)
@@ -222,6 +221,4 @@ def _init_cause(error: RayActorError) -> Exception:
     marker = "palaestra.errors.UserError: "
     if marker in text:
         return UserError(text.rpartition(marker)[2].strip())
-    return WorkerFailure(text)
-
-
+    return WorkerError(text)

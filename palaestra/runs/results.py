@@ -109,8 +109,8 @@ class Evaluation:
         return next(result for result in self.tasks if result.task.id == id)
 
     def to_json(self) -> dict[str, Any]:
-        """Return what `summary.json` holds."""
-        return {
+        """Return what `summary.json` holds; None stands for a number that is not defined."""
+        data = {
             "schema": SCHEMA,
             "agent": self.agent,
             "suite": self.suite,
@@ -135,13 +135,14 @@ class Evaluation:
             "tasks": [result.to_json() for result in self.tasks],
             "not_applicable": self.not_applicable,
         }
+        return _finite(data)
 
     def save(self, folder: Path) -> None:
         """Write `episodes.jsonl` (every episode) and `summary.json` into `folder`."""
         folder.mkdir(parents=True, exist_ok=True)
-        lines = [json.dumps(_finite(row)) for row in self.rows]
+        lines = [json.dumps(row) for row in self.rows]
         (folder / "episodes.jsonl").write_text("".join(f"{line}\n" for line in lines), "utf-8")
-        text = json.dumps(_finite(self.to_json()), indent=1, ensure_ascii=False)
+        text = json.dumps(self.to_json(), indent=1, ensure_ascii=False)
         (folder / "summary.json").write_text(f"{text}\n", "utf-8")
 
     def print_table(self, console: Console | None = None) -> None:

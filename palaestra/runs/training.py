@@ -3,6 +3,7 @@
 import math
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -201,7 +202,12 @@ class Trainer:
 
 
 def train(
-    config: RunConfig, run_id: str | None = None, *, root: Path = RUNS, quiet: bool = False
+    config: RunConfig,
+    run_id: str | None = None,
+    *,
+    root: Path = RUNS,
+    quiet: bool = False,
+    begun: Callable[[RunFolder, RunConfig], None] = lambda folder, config: None,
 ) -> RunFolder:
     """Train a run from its beginning and return its folder; the manifest holds its status.
 
@@ -212,6 +218,7 @@ def train(
       run_id: name of the run; None derives it from the configuration.
       root: where run folders are.
       quiet: show no progress.
+      begun: called once the folder exists, before the first step.
 
     Raises:
       UserError: an environment, policy or agent that cannot be built, or a run id that exists.
@@ -228,6 +235,7 @@ def train(
     except UserError:
         rollouts.close()
         raise
+    begun(folder, config)
     Trainer(config, folder, learner, rollouts, quiet=quiet).run()
     return folder
 

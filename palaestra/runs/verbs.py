@@ -54,11 +54,8 @@ def dry_run(config: RunConfig, run_id: str | None, as_json: bool) -> None:
 
 def train_and_report(config: RunConfig, run_id: str | None, as_json: bool) -> int:
     """Train, evaluate and report as the configuration asks; return the exit code."""
-    run_id = run_id or default_run_id(config)
-    say(f"run {run_id}: {config.description or config.experiment}")
-    say(f"  {config.total_steps:,} agent steps of {config.env.id}; folder {RUNS / run_id}")
-    folder = train(config, run_id)
-    status = folder.manifest["status"]
+    folder = train(config, run_id, begun=_introduce)
+    run_id, status = folder.manifest["run_id"], folder.manifest["status"]
     result = {"run_id": run_id, "status": status, "path": str(folder.path)}
     if status == "stopped":
         say(
@@ -74,6 +71,11 @@ def train_and_report(config: RunConfig, run_id: str | None, as_json: bool) -> in
     if as_json:
         print(json.dumps(result))
     return 0 if status == "succeeded" else 130
+
+
+def _introduce(folder: RunFolder, config: RunConfig) -> None:
+    say(f"run {folder.manifest['run_id']}: {config.description or config.experiment}")
+    say(f"  {config.total_steps:,} agent steps of {config.env.id}; folder {folder.path}")
 
 
 def evaluate_run(folder: RunFolder, wanted: EvaluationConfig) -> list[Evaluation]:
@@ -95,6 +97,7 @@ def evaluate_run(folder: RunFolder, wanted: EvaluationConfig) -> list[Evaluation
             episodes=wanted.episodes,
             mode=mode,
             tasks=wanted.tasks,
+            wrappers=config.env.wrappers if isinstance(factory, RunActors) else None,
         )
         evaluation.save(target / name)
         found.append(evaluation)
@@ -110,6 +113,7 @@ def _evaluate(
     episodes: int | None,
     mode: Mode | None,
     tasks: Sequence[str],
+    wrappers: Sequence[str] | None = None,
 ) -> Evaluation:
     """Evaluate one agent and show the progress."""
     chosen = registry.get("suite", suite)
@@ -122,7 +126,8 @@ def _evaluate(
             episodes=episodes,
             mode=mode,
             tasks=tasks,
-            label=name,
+            wrappers=wrappers,
+            agent=name,
             progress=lambda done, _, task: progress.advance(done - progress.done, task),
         )
 
@@ -176,6 +181,7 @@ def evaluate_named(
         episodes=episodes or own.episodes,
         mode=cast(Mode, mode) if mode else (own.mode if folder else None),
         tasks=tasks or own.tasks,
+        wrappers=config.env.wrappers if config else None,
     )
     evaluation.save(place / title)
     if as_json:
@@ -215,9 +221,9 @@ class ReferenceActors:
                 "then evaluate the run."
             )
 
-    def __call__(self, observation_space: Any, action_space: Any, seed: int) -> Actor:
+    def __call__(self, observation_space: Any, action_space: Any) -> Actor:
         """Return an actor for these spaces."""
-        agent = make_agent(self.name, observation_space, action_space, seed=seed, **self.options)
+        agent = make_agent(self.name, observation_space, action_space, **self.options)
         return agent.make_actor()
 
 
@@ -237,7 +243,7 @@ class RunActors:
         weights = load_checkpoint(folder.checkpoints, only=("actor",))["actor"]
         self.weights = {name: torch.from_numpy(x) for name, x in weights.items()}
 
-    def __call__(self, observation_space: Any, action_space: Any, seed: int) -> Actor:
+    def __call__(self, observation_space: Any, action_space: Any) -> Actor:
         """Return the trained actor; raises `UserError` for spaces it was not trained on."""
         if (observation_space, action_space) != self.spaces:
             trained = f"{self.spaces[0]} and {self.spaces[1]}"

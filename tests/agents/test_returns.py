@@ -7,7 +7,9 @@ from palaestra.agents.fragment import Fragment
 from palaestra.agents.returns import fragment_advantage, generalized_advantage
 
 
-def fragment(reward: np.ndarray, value: np.ndarray, last_value: float, **fields: object) -> Fragment:
+def fragment(
+    reward: np.ndarray, value: np.ndarray, last_value: float, **fields: object
+) -> Fragment:
     shape = reward.shape
     values: dict[str, object] = {
         "observation": np.zeros((*shape, 1), np.float32),

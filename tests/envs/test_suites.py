@@ -59,7 +59,9 @@ def test_references_are_looked_up_by_metric() -> None:
 
 def test_extra_tasks_are_played_on_request_alone() -> None:
     default = {task.id for task in TICTACTOE.select()}
-    assert default == {f"tictactoe/{o}-{s}" for o in ("random", "minimax") for s in ("first", "second")}
+    assert default == {
+        f"tictactoe/{o}-{s}" for o in ("random", "minimax") for s in ("first", "second")
+    }
     assert TICTACTOE.select(["noisy-first", "tictactoe/mcts-second"])[1].tags[0] == "mcts"
 
 

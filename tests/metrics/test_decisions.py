@@ -121,7 +121,9 @@ def test_every_registered_episode_metric_has_its_name_a_unit_and_a_meaning() -> 
     for name, entry in registry.entries("metric").items():
         metric = entry.load()
         if isinstance(metric, EpisodeMetric):
-            assert metric.name == name and metric.unit and metric.meaning
+            assert metric.name == name
+            assert metric.unit
+            assert metric.meaning
 
 
 def test_a_metric_applies_only_where_its_data_was_recorded() -> None:

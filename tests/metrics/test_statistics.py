@@ -79,7 +79,8 @@ def test_chunks_draw_as_one_piece_does_in_distribution(monkeypatch: pytest.Monke
     # Standard error of a 2.5 % quantile, sqrt(p q / n) / density, of a normal law.
     width = (whole.high - whole.low) / (2 * 1.96)
     error = np.sqrt(0.025 * 0.975 / 20_000) / 0.0584 * width
-    assert abs(pieces.low - whole.low) < 6 * error and abs(pieces.high - whole.high) < 6 * error
+    assert abs(pieces.low - whole.low) < 6 * error
+    assert abs(pieces.high - whole.high) < 6 * error
 
 
 def test_the_interval_of_one_tasks_mean_is_that_of_the_bootstrap_of_a_mean() -> None:

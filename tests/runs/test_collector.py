@@ -30,7 +30,13 @@ class Counting(gymnasium.Env):
     def step(self, action: Any) -> Any:
         self.t += 1
         done = self.t == self.length
-        return self._observe(), float(self.t), done and not self.truncates, done and self.truncates, {}
+        return (
+            self._observe(),
+            float(self.t),
+            done and not self.truncates,
+            done and self.truncates,
+            {},
+        )
 
     def _observe(self) -> np.ndarray:
         return np.array([self.episode, self.t], np.float32)
@@ -82,9 +88,7 @@ def test_same_step_fragments_hold_every_transition(truncates: bool, vector: Any)
     done = [[0, 0, 0], [1, 0, 0], [0, 1, 1], [1, 0, 0]]
     np.testing.assert_array_equal(fragment.truncated if truncates else fragment.terminated, done)
     assert not (fragment.terminated if truncates else fragment.truncated).any()
-    np.testing.assert_array_equal(
-        fragment.reset, [[1, 1, 1], [0, 0, 0], [1, 0, 0], [0, 1, 1]]
-    )
+    np.testing.assert_array_equal(fragment.reset, [[1, 1, 1], [0, 0, 0], [1, 0, 0], [0, 1, 1]])
     assert fragment.valid.all()
     np.testing.assert_array_equal(fragment.final_index, ([1, 2, 2, 3], [0, 1, 2, 0]))
     np.testing.assert_array_equal(fragment.final_observation, [[0, 2], [0, 3], [0, 3], [1, 2]])
@@ -110,9 +114,7 @@ def test_next_step_fragments_mark_the_ignored_action() -> None:
 def test_truncated_episodes_bootstrap_from_their_true_final_observation(mode: Any) -> None:
     fragment, _ = make(mode, True).collect(4)
     # Step of the final observation, plus 100 for each step the actor then has seen, this one too.
-    np.testing.assert_array_equal(
-        fragment.final_extras["value"][:3], [2 + 300, 3 + 400, 3 + 400]
-    )
+    np.testing.assert_array_equal(fragment.final_extras["value"][:3], [2 + 300, 3 + 400, 3 + 400])
 
 
 @pytest.mark.parametrize("mode", [AutoresetMode.SAME_STEP, AutoresetMode.NEXT_STEP])

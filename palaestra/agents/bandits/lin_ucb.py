@@ -7,7 +7,6 @@ from pydantic import ConfigDict, Field
 
 from palaestra.agents.bandits.rule import BanditActor, BanditRule, PullState, argmax
 from palaestra.agents.base import Mode
-from palaestra.errors import UserError
 from palaestra.options import Options
 
 
@@ -75,11 +74,4 @@ class LinUCB(BanditRule):
         r0: float = Field(0.0, description="subtracted from every reward before the regression")
 
     actor_class = _LinUCBActor
-
-    def check(self) -> None:
-        """Refuse observations without a context."""
-        if self.layout.num_features == 0:
-            raise UserError(
-                f"LinUCB: observation shape {self.observation_space.shape} holds no context: "
-                "a contextual bandit's is accepted."
-            )
+    contextual = True

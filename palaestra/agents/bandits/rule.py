@@ -22,7 +22,7 @@ class Layout:
     """Where a bandit observation holds what a rule reads.
 
     `rl2`: context [d], one-hot last action [K], last reward, t/T.
-    `summary`: N_a/T [K], empirical means [K], t/T; no context.
+    `summary`: context [d], N_a/T [K], empirical means [K], t/T.
     """
 
     num_arms: int
@@ -33,28 +33,37 @@ class Layout:
 
     @classmethod
     def of(
-        cls, observation_space: gymnasium.Space, action_space: gymnasium.Space, rule: str
+        cls,
+        observation_space: gymnasium.Space,
+        action_space: gymnasium.Space,
+        rule: str,
+        contextual: bool = False,
     ) -> Self:
-        """Return the layout that the widths of the two spaces imply.
+        """Return the layout that widths and bounds of the two spaces imply.
+
+        Args:
+          observation_space: of one environment.
+          action_space: of one environment.
+          rule: who asks, for the error.
+          contextual: the rule needs a context.
 
         Raises:
           UserError: the spaces are not those of a bandit.
         """
         if not isinstance(action_space, gymnasium.spaces.Discrete):
             raise UserError(f"{rule}: action space {action_space}: a Discrete space is accepted.")
-        K = int(action_space.n)
-        shape = observation_space.shape
-        if not isinstance(observation_space, gymnasium.spaces.Box) or shape is None:
-            raise UserError(f"{rule}: observation space {observation_space}: a Box is accepted.")
-        start = int(action_space.start)
-        if shape == (2 * K + 1,) and K > 1:
-            return cls(K, 0, "summary", start)
-        if len(shape) == 1 and shape[0] >= K + 2:
-            return cls(K, shape[0] - K - 2, "rl2", start)
-        raise UserError(
-            f"{rule}: observation shape {shape} with {K} actions is not a bandit's: "
-            f"({K + 2},) rl2, ({2 * K + 1},) summary or (d + {K + 2},) with context is accepted."
-        )
+        box, K = observation_space, int(action_space.n)
+        if not isinstance(box, gymnasium.spaces.Box) or len(box.shape) != 1:
+            raise UserError(f"{rule}: observation space {box}: a Box of one axis is accepted.")
+        kind, d = _kind(box, K, contextual)
+        if not kind:
+            what = "holds no context" if contextual else "is not a bandit's"
+            longer = "with a context before them" if contextual else "or longer by a context"
+            raise UserError(
+                f"{rule}: observation shape {box.shape} with {K} actions {what}; accepted: "
+                f"({K + 2},) for rl2, ({2 * K + 1},) for summary, {longer}."
+            )
+        return cls(K, d, kind, int(action_space.start))
 
     def reward_bounds(self, observation_space: gymnasium.Space) -> tuple[float, float]:
         """Return the bounds of a reward (or mean reward) that the observation space states."""
@@ -76,17 +85,34 @@ class Layout:
           counts_tm1: `[N, K]` pulls before that action.
           sums_tm1: `[N, K]` summed rewards before it.
         """
-        observation = observation.astype(np.float64)
+        history = observation[:, self.num_features :].astype(np.float64)
         K = self.num_arms
         if self.kind == "rl2":
-            at = self.num_features
-            return observation[:, at : at + K], observation[:, at + K]
+            return history[:, :K], history[:, K]
         # Pulls come as shares of the horizon, which is not observed: the step number recovers it.
         t = counts_tm1.sum(1, keepdims=True) + 1
-        elapsed = np.where(observation[:, -1:] > 0, observation[:, -1:], np.inf)
-        counts = np.rint(observation[:, :K] / elapsed * t)
+        elapsed = np.where(history[:, -1:] > 0, history[:, -1:], np.inf)
+        counts = np.rint(history[:, :K] / elapsed * t)
         pulled = counts - counts_tm1
-        return pulled, (pulled * (counts * observation[:, K : 2 * K] - sums_tm1)).sum(1)
+        return pulled, (pulled * (counts * history[:, K : 2 * K] - sums_tm1)).sum(1)
+
+
+def _kind(
+    box: gymnasium.spaces.Box, K: int, contextual: bool
+) -> tuple[Literal["rl2", "summary", ""], int]:
+    """Return the kind of observation and its number of context features; "" if it is none.
+
+    The K shares or one-hot numbers are bounded by 0 and 1, which tells the kinds apart. Where it
+    does not (rewards in [0, 1], a box without bounds) no context is the better guess, then `rl2`.
+    """
+    widths: dict[Literal["rl2", "summary"], int] = {"rl2": K + 2, "summary": 2 * K + 1}
+    features = {kind: box.shape[0] - width for kind, width in widths.items()}
+    fits = {kind: d for kind, d in features.items() if d >= (1 if contextual else 0)}
+    unit = (box.low == 0) & (box.high == 1)
+    if unit.any():
+        fits = {kind: d for kind, d in fits.items() if unit[d : d + K].all()}
+    kinds = sorted(fits, key=lambda kind: fits[kind] > 0)
+    return (kinds[0], fits[kinds[0]]) if kinds else ("", 0)
 
 
 @dataclass
@@ -173,6 +199,8 @@ class BanditRule(Agent):
     """
 
     actor_class: ClassVar[type[BanditActor]]
+    contextual: ClassVar[bool] = False
+    """Whether the rule needs a context."""
 
     def __init__(
         self,
@@ -184,11 +212,9 @@ class BanditRule(Agent):
         total_steps: int = 0,
     ) -> None:
         super().__init__(observation_space, action_space, config, policy, seed, total_steps)
-        self.layout = Layout.of(observation_space, action_space, type(self).__name__)
-        self.check()
-
-    def check(self) -> None:
-        """Raise `UserError` where the rule needs more than a bandit's spaces."""
+        self.layout = Layout.of(
+            observation_space, action_space, type(self).__name__, self.contextual
+        )
 
     def make_actor(self) -> BanditActor:
         """Return the rule as an actor."""

@@ -1,5 +1,7 @@
 """Thompson sampling: draw each arm's mean from its posterior, pull the best draw."""
 
+from typing import Any
+
 import numpy as np
 from pydantic import Field
 
@@ -48,8 +50,8 @@ class ThompsonBeta(BanditRule):
 
     actor_class = _ThompsonBetaActor
 
-    def check(self) -> None:
-        """Refuse rewards other than 0 and 1, as far as the observation space tells."""
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
         low, high = self.layout.reward_bounds(self.observation_space)
         if low < 0 or high > 1:
             raise UserError(

@@ -31,7 +31,7 @@ class TicTacToeEnv(gymnasium.Env[np.ndarray, np.int64]):
     """Tic-tac-toe against a scripted opponent that is part of the environment.
 
     ## Observation space
-    `MultiDiscrete([3] * 9)`, int8: the squares row by row, 0 empty, 1 the agent's, 2 the
+    `MultiDiscrete([3] * 9)`: the squares row by row, 0 empty, 1 the agent's, 2 the
     opponent's. A reset shows the opponent's first move where the opponent opens.
 
     ## Action space
@@ -67,7 +67,8 @@ class TicTacToeEnv(gymnasium.Env[np.ndarray, np.int64]):
         meets one of several.
       opponent_options: options of the opponent, e.g. `{"p": 0.5, "base": "minimax"}` for "noisy"
         and `{"random": 0.5, "minimax": 0.5}` for "mix".
-      first: who opens: "agent", "opponent", "alternate" (the agent in even episodes), "random".
+      first: who opens: "agent", "opponent", "alternate" (changes from episode to episode; the agent
+        where seed + index is even), "random".
       openings: "empty", or `{"random_plies": k}` with k in 0..3 random moves already played.
       illegal_action: "end" (the game is lost), "random" (a random legal move is played instead) or
         "noop" (the turn is lost and the opponent plays).
@@ -100,7 +101,7 @@ class TicTacToeEnv(gymnasium.Env[np.ndarray, np.int64]):
             "illegal_action": illegal_action,
         }
         options = validate(GameOptions, given)
-        self.observation_space = gymnasium.spaces.MultiDiscrete([3] * SQUARES, dtype=np.int8)
+        self.observation_space = gymnasium.spaces.MultiDiscrete([3] * SQUARES)
         self.action_space = gymnasium.spaces.Discrete(SQUARES)
         self.render_mode = render_mode
         self._illegal_action = options.illegal_action
@@ -120,7 +121,7 @@ class TicTacToeEnv(gymnasium.Env[np.ndarray, np.int64]):
         """Set the moves of the "self_play" opponent; until then it plays at random.
 
         Args:
-          policy: from boards int8 `[M, 9]` (1 = the opponent's own stones) to legal squares `[M]`.
+          policy: from boards int64 `[M, 9]` (1 = the opponent's own stones) to legal squares `[M]`.
 
         Raises:
           UserError: this environment has no "self_play" opponent.
@@ -142,15 +143,18 @@ class TicTacToeEnv(gymnasium.Env[np.ndarray, np.int64]):
         return self._observation(), self._info()
 
     def _begin(self) -> None:
-        indices = np.array([self._index])
-        self._keys = game_keys(np.array([self._seed]), indices)
-        first = self._start.agent_first(self._keys, indices)
-        codes, opponent_moves = self._start.board(self._keys, first)
-        self._agent_first = bool(first[0])
-        self._who = self._start.opponent(self._keys)
+        self._identify()
+        codes, opponent_moves = self._start.board(self._keys, np.array([self._agent_first]))
         self._code, self._t, self._over = int(codes[0]), 0, False
         if opponent_moves[0]:
             self._reply()
+
+    def _identify(self) -> None:
+        """Set what follows from (seed, index) alone."""
+        seeds, indices = np.array([self._seed]), np.array([self._index])
+        self._keys = game_keys(seeds, indices)
+        self._agent_first = bool(self._start.agent_first(self._keys, seeds, indices)[0])
+        self._who = self._start.opponent(self._keys)
 
     def step(
         self, action: int | np.integer
@@ -232,8 +236,5 @@ class TicTacToeEnv(gymnasium.Env[np.ndarray, np.int64]):
     def set_state(self, state: dict[str, Any]) -> None:
         """Go on exactly where `get_state` was called on an environment with the same options."""
         self._seed, self._index = state["seed"], state["index"]
-        indices = np.array([self._index])
-        self._keys = game_keys(np.array([self._seed]), indices)
-        self._agent_first = bool(self._start.agent_first(self._keys, indices)[0])
-        self._who = self._start.opponent(self._keys)
+        self._identify()
         self._code, self._t, self._over = state["code"], state["t"], state["over"]

@@ -20,7 +20,7 @@ from palaestra.errors import UserError, did_you_mean
 from palaestra.options import Options, validate
 
 OpponentPolicy = Callable[[np.ndarray], np.ndarray]
-"""Boards int8 `[M, 9]`, seen by the opponent (1 = its own stones) -> legal squares int `[M]`."""
+"""Boards int64 `[M, 9]`, seen by the opponent (1 = its own stones) -> legal squares int `[M]`."""
 
 
 class Opponent(ABC):
@@ -37,7 +37,7 @@ class Opponent(ABC):
 
         Args:
           codes: int64 `[M]`, boards seen by the opponent, none of them over.
-          keys: uint64 `[M]`, the stream key of each move.
+          keys: uint64 `[M]`, a random number for each move, or the key of a stream of them.
         """
 
 
@@ -46,7 +46,7 @@ class Random(Opponent):
 
     def reply(self, codes: np.ndarray, keys: np.ndarray) -> np.ndarray:
         """Return uniform legal squares, int64 `[M]`."""
-        return pick(LEGAL_BITS[codes], draw(keys, 0))
+        return pick(LEGAL_BITS[codes], keys)
 
 
 class Minimax(Opponent):
@@ -66,7 +66,7 @@ class Minimax(Opponent):
         """Return perfect squares, int64 `[M]`."""
         solution = solve()
         moves = (solution.fastest if self.config.prefer_fast_win else solution.optimal)[codes]
-        return lowest(moves) if self.config.tie == "first" else pick(moves, draw(keys, 0))
+        return lowest(moves) if self.config.tie == "first" else pick(moves, keys)
 
 
 class MCTS(Opponent):
@@ -124,7 +124,7 @@ class SelfPlay(Opponent):
           UserError: the function chose an illegal square.
         """
         if self.policy is None:
-            return pick(LEGAL_BITS[codes], draw(keys, 0))
+            return pick(LEGAL_BITS[codes], keys)
         boards = DIGITS[codes]
         squares = np.asarray(self.policy(boards)).astype(np.int64)
         wrong = np.flatnonzero(LEGAL_BITS[codes] >> squares & 1 == 0)

@@ -27,7 +27,9 @@ class GameOptions(Options):
         default_factory=dict, description="the opponent's options; for 'mix', opponent -> weight"
     )
     first: Literal["agent", "opponent", "alternate", "random"] = Field(
-        "agent", description="who opens; 'alternate' gives the agent the even episodes"
+        "agent",
+        description="who opens; 'alternate' changes from episode to episode: the agent where seed "
+        "plus index is even",
     )
     openings: Literal["empty"] | RandomPlies = Field(
         "empty", description="the board at the start: 'empty' or {'random_plies': k}"
@@ -60,10 +62,11 @@ class Start:
         self.plies = options.plies
         self.pool = pool
 
-    def agent_first(self, keys: np.ndarray, indices: np.ndarray) -> np.ndarray:
-        """Return whether the agent opens, bool `[M]`, for games with uint64 keys `[M]`."""
+    def agent_first(self, keys: np.ndarray, seeds: np.ndarray, indices: np.ndarray) -> np.ndarray:
+        """Return whether the agent opens, bool `[M]`, for the instances with these keys."""
         if self.first == "alternate":
-            return indices % 2 == 0
+            # With the seed, because evaluation plays episode 0 of many seeds.
+            return (seeds + indices) % 2 == 0
         if self.first == "random":
             return draw(keys, FIRST) >> np.uint64(63) == 0
         return np.full(len(keys), self.first == "agent")

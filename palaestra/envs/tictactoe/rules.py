@@ -16,10 +16,10 @@ LINES = ((0, 1, 2), (3, 4, 5), (6, 7, 8), (0, 3, 6), (1, 4, 7), (2, 5, 8), (0, 4
 POWERS = 3 ** np.arange(SQUARES)
 """Adding `POWERS[i]` to a code puts an own stone on square i; twice that, the other's."""
 
-DIGITS = (np.arange(BOARDS)[:, None] // POWERS % 3).astype(np.int8)
-"""int8 `[BOARDS, 9]`: the squares of each board."""
+DIGITS = (np.arange(BOARDS)[:, None] // POWERS % 3).astype(np.int64)
+"""int64 `[BOARDS, 9]`: the squares of each board."""
 
-SWAP = (2 * DIGITS.astype(np.int64) % 3) @ POWERS
+SWAP = (2 * DIGITS % 3) @ POWERS
 """int64 `[BOARDS]`: the same board seen by the other player."""
 
 

@@ -76,7 +76,7 @@ class TicTacToeVectorEnv(VectorEnv):
         }
         options = validate(GameOptions, given)
         self.num_envs = num_envs
-        self.single_observation_space = gymnasium.spaces.MultiDiscrete([3] * SQUARES, dtype=np.int8)
+        self.single_observation_space = gymnasium.spaces.MultiDiscrete([3] * SQUARES)
         self.single_action_space = gymnasium.spaces.Discrete(SQUARES)
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
@@ -102,7 +102,7 @@ class TicTacToeVectorEnv(VectorEnv):
         """Set the moves of the "self_play" opponent; until then it plays at random.
 
         Args:
-          policy: from boards int8 `[M, 9]` (1 = the opponent's own stones) to legal squares `[M]`,
+          policy: from boards int64 `[M, 9]` (1 = the opponent's own stones) to legal squares `[M]`,
             for the M rows that wait for a reply.
 
         Raises:
@@ -155,10 +155,10 @@ class TicTacToeVectorEnv(VectorEnv):
 
     def _identify(self, rows: np.ndarray) -> None:
         """Set what follows from (seed, index) alone."""
-        indices = self._index[rows]
-        keys = game_keys(self._seed[rows], indices)
+        seeds, indices = self._seed[rows], self._index[rows]
+        keys = game_keys(seeds, indices)
         self._keys[rows] = keys
-        self._agent_first[rows] = self._start.agent_first(keys, indices)
+        self._agent_first[rows] = self._start.agent_first(keys, seeds, indices)
         self._who[rows] = self._start.opponent(keys)
 
     def step(

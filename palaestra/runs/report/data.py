@@ -89,12 +89,23 @@ def _notices(groups: Sequence[Group], found: Sequence[Table]) -> list[str]:
             if (run.manifest.get("code_version") or {}).get("dirty"):
                 notices.append(f"{run.name}: the code had changes that no commit holds.")
             notices += [f"{run.name}: {notice}" for notice in run.notices]
-        if 1 < len(group.runs) < ENOUGH_SEEDS:
-            notices.append(
-                f"{group.label}: {len(group.runs)} training seeds; with fewer than {ENOUGH_SEEDS} "
-                "bands and intervals are too narrow to be trusted."
-            )
+        notices += _seed_notices(group, evaluated=bool(found))
     return notices + [warning for table in found for warning in table.warnings]
+
+
+def _seed_notices(group: Group, evaluated: bool) -> list[str]:
+    n = len(group.runs)
+    if n == 1 and evaluated:
+        return [
+            f"{group.label} was trained with one seed: the intervals say nothing about how another "
+            "training seed would do."
+        ]
+    if 1 < n < ENOUGH_SEEDS:
+        return [
+            f"{group.label}: {n} training seeds; with fewer than {ENOUGH_SEEDS} bands and "
+            "intervals are too narrow to be trusted."
+        ]
+    return []
 
 
 def _footer(runs: Sequence[Run]) -> str:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from palaestra.runs.report.read import Run
+from palaestra.runs.report.read import Evaluated, Run
 from palaestra.runs.report.words import counted, duration, number
 
 
@@ -30,13 +30,25 @@ def facts(run: Run) -> dict[str, str]:
 def commands(run: Run) -> list[str]:
     """Return the commands that repeat the run from its own folder."""
     sha = (run.manifest.get("code_version") or {}).get("git_sha")
-    suites = dict.fromkeys(item.suite for item in run.last_evaluated())
+    again = f"{run.name}-again"
+    # Training ends with the evaluation that the configuration asks for, and with a report.
+    own_suite = (run.config.get("evaluation") or {}).get("suite")
+    others = [i for i in run.last_evaluated() if i.agent == run.learner and i.suite != own_suite]
     return [
         *([f"git checkout {sha}"] if sha else []),
-        f"palaestra train runs/{run.name}/config.yaml --run-id {run.name}-again",
-        *(f"palaestra evaluate {run.name}-again --suite {suite}" for suite in suites),
-        f"palaestra report runs/{run.name}-again",
+        f"palaestra train runs/{run.name}/config.yaml --run-id {again}",
+        *(f"palaestra evaluate {again} {_settings(item)}" for item in others),
+        *([f"palaestra report {again}"] if others or not own_suite else []),
     ]
+
+
+def _settings(item: Evaluated) -> str:
+    """Return the options with which the agent was evaluated."""
+    seeds, mode = item.summary.get("seeds", []), item.summary.get("mode")
+    parts = [f"--suite {item.suite}"]
+    parts += [f"--seeds {len(seeds)}"] if seeds else []
+    parts += [f"--mode {mode}"] if mode in ("sample", "greedy") else []
+    return " ".join(parts)
 
 
 def seconds(run: Run) -> float:

@@ -24,8 +24,9 @@ def write_figures(report: Report, stem: Path) -> list[Path]:
 
     A picture of an earlier report that has no data now is removed.
     """
+    main = [chart for chart in report.charts if chart.section != "more"] or report.charts
     drawn = {
-        "curves": _curves(report.charts[:_MOST_CHARTS]) if report.charts else None,
+        "curves": _curves(main[:_MOST_CHARTS]) if main else None,
         "evaluation": _evaluation(report.tables) if report.tables else None,
         "strip": _strip(report.strips[0]) if report.strips else None,
     }
@@ -67,6 +68,8 @@ def _curves(charts: Sequence[Chart]) -> "Figure":
 
 
 def _curve(axes: "Axes", chart: Chart) -> None:
+    from matplotlib.ticker import EngFormatter
+
     for i, series in enumerate(chart.series):
         hue = _HUES[i % len(_HUES)]
         for line in series.lines:
@@ -86,10 +89,11 @@ def _curve(axes: "Axes", chart: Chart) -> None:
         axes.axhline(level.value, color=hue, lw=1, ls=dash, label=level.label)
     axes.set_title(chart.title, fontsize=10, loc="left")
     axes.set_xlabel("agent steps", fontsize=8)
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     axes.grid(color="#e4e6e9", lw=0.6)
     _plain(axes)
     if len(chart.series) + len(chart.levels) > 1:
-        axes.legend(fontsize=7, frameon=False)
+        axes.legend(fontsize=7, framealpha=0.8, edgecolor="none")
 
 
 def _evaluation(tables: Sequence[Table]) -> "Figure":

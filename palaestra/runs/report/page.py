@@ -115,14 +115,15 @@ def _tables_section(tables: Sequence[Table]) -> str:
     """Return the tables of whole suites or single tasks, then those by task, folded."""
     parts = []
     for suite in dict.fromkeys(table.suite for table in tables):
-        main, *by_task = [table_html(table) for table in tables if table.suite == suite]
-        parts.append(main)
+        main, *others = [table for table in tables if table.suite == suite]
+        by_task = [table_html(table, "h3") for table in others]
+        parts.append(table_html(main))
         if by_task:
             parts.append(f"<details><summary>By task</summary>{''.join(by_task)}</details>")
     return "".join(parts)
 
 
-def table_html(table: Table) -> str:
+def table_html(table: Table, heading: str = "h2") -> str:
     """Return a sortable table with its heading and notes."""
     head = "".join(_head(column) for column in table.columns)
     body = "".join(
@@ -134,7 +135,7 @@ def table_html(table: Table) -> str:
     )
     notes = "".join(f'<p class="note">{escape(note)}</p>' for note in table.notes)
     return (
-        f"<section><h2>{escape(table.title)}</h2>{notes}"
+        f"<section><{heading}>{escape(table.title)}</{heading}>{notes}"
         f'<div class="scroll" role="region" tabindex="0" aria-label="{escape(table.title)}">'
         f'<table class="wide"><thead><tr><th scope="col"><button type="button">Agent</button></th>'
         f"{head}</tr></thead><tbody>{body}</tbody></table></div></section>"

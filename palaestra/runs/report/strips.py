@@ -89,20 +89,17 @@ def _means(records: Iterable[Row]) -> dict[int, float]:
 
 
 def _is_board_game(record: Row) -> bool:
-    seen = record.get("observations")
+    seen = record.get("boards")
     return isinstance(seen, list) and all(
         isinstance(o, list) and len(o) == len(_SQUARES) for o in seen
     )
 
 
 def _game(title: str, record: Row) -> Game:
-    """Return the positions after each move, read from what the agent saw before each of its own."""
+    """Return the positions after each move, from those before each of the agent's and the last."""
     boards: list[Board] = []
     before = [0] * len(_SQUARES)
-    seen = [*record["observations"], record.get("final_observation")]
-    for t, squares in enumerate(seen):
-        if squares is None:
-            continue
+    for t, squares in enumerate(record["boards"]):
         boards += _moves(before, squares)
         before = list(squares)
         if t < len(record["actions"]) and not before[record["actions"][t]]:

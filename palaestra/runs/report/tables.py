@@ -95,9 +95,9 @@ class Table:
 
     @property
     def primary(self) -> Column:
-        """The column by which agents are compared: regret, else score, else return."""
+        """The column by which agents are compared: regret, else score (IQM first), else return."""
         by_key = {column.key: column for column in self.columns}
-        wanted = ("regret", "score", "score_iqm", "return")
+        wanted = ("regret", "score_iqm", "score", "return")
         return next((by_key[key] for key in wanted if key in by_key), self.columns[0])
 
     def best(self, column: Column) -> float | None:
@@ -197,23 +197,16 @@ def _modes(found: Sequence[Result]) -> str:
 
 
 def _warnings(suite: str, found: Sequence[Result]) -> list[str]:
-    """Say where there are too few seeds, and what the intervals leave out."""
+    """Say where there are too few evaluation seeds."""
     few: dict[str, list[str]] = {}
     for result in found:
         if result.units < ENOUGH_SEEDS and result.over != "training seed":
             few.setdefault(counted(result.units, result.over), []).append(result.label)
-    warnings = [
+    return [
         f"Suite {suite}: {seeds} for {listed(labels)}; with fewer than {ENOUGH_SEEDS} the "
         "intervals are too narrow to be trusted."
         for seeds, labels in few.items()
     ]
-    once = [r.label for r in found if r.trained and r.over != "training seed"]
-    if once:
-        warnings.append(
-            f"Suite {suite}: {listed(once)} was trained with one seed; its intervals say nothing "
-            "about how another training seed would do."
-        )
-    return warnings
 
 
 def levels(groups: Sequence[Group]) -> dict[str, list[Level]]:

@@ -42,14 +42,17 @@ def _compared(row: Row, table: Table) -> str:
     if figure is None:
         return ""
     place = table.task or f"suite {table.suite}"
-    reached = f"On {place}, {row.agent} reaches {_name(column.label)} {_with_interval(figure)}"
+    value = _with_interval(figure, column.digits)
+    reached = (
+        f"On {place}, {row.agent} reaches a {column.label[0].lower()}{column.label[1:]} of {value}"
+    )
     sides: dict[str, list[str]] = {"better": [], "equal": [], "worse": []}
     for other in table.rows:
         rival = other.cells.get(column.key)
         if other.trained or rival is None:
             continue
         side = _side(figure, rival, column.better)
-        sides[side].append(f"{other.agent} ({number(rival.value)})")
+        sides[side].append(f"{other.agent} ({number(rival.value, column.digits)})")
     parts = []
     if sides["better"]:
         parts.append(f"better than {listed(sides['better'])}")
@@ -79,14 +82,12 @@ def _side(figure: Figure, rival: Figure, better: str) -> str:
     return "better" if above == (better != "lower") else "worse"
 
 
-def _with_interval(figure: Figure) -> str:
+def _with_interval(figure: Figure, digits: int) -> str:
+    value = number(figure.value, digits)
     if figure.low is None or figure.high is None:
-        return number(figure.value)
-    return f"{number(figure.value)} (95 % interval {number(figure.low)} to {number(figure.high)})"
-
-
-def _name(label: str) -> str:
-    return f"a {label[:1].lower()}{label[1:]} of"
+        return value
+    low, high = number(figure.low, digits), number(figure.high, digits)
+    return f"{value} (95 % interval {low} to {high})"
 
 
 def _learned(group: Group) -> str:

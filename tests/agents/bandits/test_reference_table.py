@@ -128,10 +128,12 @@ def test_rules_that_try_everything_cover_an_arm_a_step(agent: str) -> None:
     assert np.allclose(coverage, np.minimum(np.arange(1, HORIZON + 1), 20) / 20)
 
 
-def test_the_best_arm_is_always_found_by_the_oracle_score() -> None:
+def test_the_oracle_scores_one_and_uniform_play_zero() -> None:
     task = TASKS["bandit/k5-uniform-1"]
-    assert task.score(task.high) == pytest.approx(1) and task.score(task.low) == 0
-    assert task.score(0.0, 0.0) == 1 and task.score(0.0, task.high - task.low) == 0
+    assert task.score(task.high) == pytest.approx(1)
+    assert task.score(task.low) == 0
+    assert task.score(0.0, 0.0) == 1
+    assert task.score(0.0, task.high - task.low) == 0
 
 
 @pytest.mark.parametrize(

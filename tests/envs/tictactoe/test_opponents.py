@@ -5,6 +5,7 @@ from palaestra.envs.tictactoe.mcts import search
 from palaestra.envs.tictactoe.opponents import OPPONENTS, OpponentPool, make_opponent
 from palaestra.envs.tictactoe.rules import DIGITS, LEGAL, OVER, POWERS, STONES
 from palaestra.envs.tictactoe.solver import solve
+from palaestra.envs.tictactoe.streams import draw
 from palaestra.errors import UserError
 
 FAST = {"mcts": {"n": 12}, "noisy": {"p": 0.3}}
@@ -44,7 +45,7 @@ def test_minimax_takes_the_fastest_win_only_when_asked() -> None:
 
 
 def test_minimax_ties_are_uniform_or_the_lowest_square() -> None:
-    codes, keys = np.zeros(9000, np.int64), np.arange(9000, dtype=np.uint64)
+    codes, keys = np.zeros(9000, np.int64), some_boards(0, 9000)[1]
     counts = np.bincount(make_opponent("minimax", {}).reply(codes, keys), minlength=9)
     assert np.abs(counts - 1000).max() < 4 * np.sqrt(9000 / 9 * 8 / 9)
     assert (make_opponent("minimax", {"tie": "first"}).reply(codes, keys) == 0).all()
@@ -52,7 +53,7 @@ def test_minimax_ties_are_uniform_or_the_lowest_square() -> None:
 
 def test_noisy_blunders_as_often_as_its_random_moves_do() -> None:
     # To the centre only a corner is right: a random reply blunders with probability 4/8.
-    codes, keys = np.full(20_000, 2 * POWERS[4]), np.arange(20_000, dtype=np.uint64)
+    codes, keys = np.full(20_000, 2 * POWERS[4]), some_boards(0, 20_000)[1]
     squares = make_opponent("noisy", {"p": 0.4}).reply(codes, keys)
     expected = 0.4 * 0.5
     blunders = solve().blunder[codes, squares].mean()
@@ -72,7 +73,7 @@ def test_a_pool_assigns_opponents_by_weight() -> None:
     who = pool.assign(keys)
     assert pool.names == ("random", "minimax")
     assert abs(who.mean() - 0.75) < 4 * np.sqrt(0.75 * 0.25 / 20_000)
-    squares = pool.reply(who, np.zeros(20_000, np.int64), keys)
+    squares = pool.reply(who, np.zeros(20_000, np.int64), draw(keys, 1))
     assert (squares[who == 1] == 0).all()
     assert len(np.unique(squares[who == 0])) == 9
 

@@ -37,7 +37,7 @@ def games(code: int = 0) -> Iterator[tuple[int, int]]:
 def symmetric(code: int) -> set[int]:
     board = DIGITS[code].reshape(3, 3)
     turned = [np.rot90(b, k) for b in (board, board.T) for k in range(4)]
-    return {int(t.ravel().astype(np.int64) @ POWERS) for t in turned}
+    return {int(t.ravel() @ POWERS) for t in turned}
 
 
 def test_there_are_5478_reachable_states() -> None:

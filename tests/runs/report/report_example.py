@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +118,7 @@ def _episodes(rng: np.random.Generator) -> list[dict[str, Any]]:
     ]
 
 
+@cache
 def bandit_summary(agent: str, seed: int = 0, skill: float = 0.95) -> dict[str, Any]:
     """Return the summary of an agent that really played Gaussian bandits."""
     played = [
@@ -239,10 +241,10 @@ def game_record() -> dict[str, Any]:
         "episode": 0,
         "actions": [0, 1, 2],
         "rewards": [0.0, 0.0, 1.0],
-        "observations": [
+        "boards": [
             [0, 0, 0, 0, 0, 0, 0, 0, 0],
             [1, 0, 0, 0, 2, 0, 0, 0, 0],
             [1, 1, 0, 0, 2, 0, 0, 2, 0],
+            [1, 1, 1, 0, 2, 0, 0, 2, 0],
         ],
-        "final_observation": [1, 1, 1, 0, 2, 0, 0, 2, 0],
     }

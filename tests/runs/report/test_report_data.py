@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +12,11 @@ from report_example import TASK, bandit_summary, write_identity, write_json, wri
 from palaestra.errors import UserError
 from palaestra.runs.report.curves import Line, band, charts, thin
 from palaestra.runs.report.data import gather
+from palaestra.runs.report.facts import commands
 from palaestra.runs.report.groups import group_runs
 from palaestra.runs.report.read import read_run, read_runs
 from palaestra.runs.report.results import Figure
-from palaestra.runs.report.strip import BanditEpisode, Play, spread
+from palaestra.runs.report.strip import BanditEpisode, Game, Play, spread
 from palaestra.runs.report.tables import Row, levels, tables
 from palaestra.runs.report.verdict import _side
 from palaestra.runs.report.words import counted, duration, listed, number
@@ -42,9 +44,7 @@ def test_band_lies_within_the_runs_and_around_their_mean() -> None:
     assert (np.array(found.high) <= y.max(0)).all()
 
 
-def test_band_does_not_depend_on_the_order_of_the_runs_beyond_resampling_and_is_repeatable() -> (
-    None
-):
+def test_band_is_the_same_every_time() -> None:
     rng = np.random.default_rng(1)
     lines = [Line(str(i), [0, 1], rng.normal(size=2).tolist()) for i in range(4)]
     assert band(lines) == band(lines)
@@ -144,6 +144,45 @@ def test_several_runs_are_averaged_with_the_run_as_unit(tmp_path: Path) -> None:
     assert [row.agent for row in table.rows].count("ucb") == 1
 
 
+def test_what_an_evaluation_saves_is_read_as_it_was_found(tmp_path: Path) -> None:
+    import palaestra.runs  # noqa: F401 - registers every name
+    from palaestra.registry import registry
+    from palaestra.runs.evaluation import evaluate, rule
+
+    folder = write_run(tmp_path)
+    shutil.rmtree(folder / "eval")
+    evaluations = [
+        evaluate(
+            rule(name),
+            registry.get("suite", suite),
+            seeds=2,
+            episodes=2,
+            tasks=[task],
+            agent=agent,
+            repetitions=100,
+        )
+        for suite, task, name, agent in (
+            ("bandit", "bandit/k5-normal-1", "ucb", "ppo-gru"),
+            ("bandit", "bandit/k5-normal-1", "random", "random"),
+            ("tictactoe", "tictactoe/random-first", "random", "ppo-gru"),
+        )
+    ]
+    for evaluation in evaluations:
+        evaluation.save(folder / "eval" / f"{evaluation.suite}-200000" / evaluation.agent)
+    report = gather([read_run(folder)])
+    bandit, game = report.tables
+    found = {row.agent: row.cells["regret"] for row in bandit.rows}
+    for evaluation in evaluations[:2]:
+        estimate = evaluation.tasks[0].metrics["regret"]
+        assert found[evaluation.agent].value == estimate.mean
+        assert found[evaluation.agent].bounds == tuple(estimate.mean_interval[:2])
+    assert {"win", "draw", "loss"} <= {column.key for column in game.columns}
+    first = report.strips[0]
+    assert isinstance(first, BanditEpisode)
+    assert [play.agent for play in first.plays] == ["ppo-gru", "random"]
+    assert any(isinstance(strip, Game) and strip.boards for strip in report.strips)
+
+
 def test_few_seeds_are_warned_of(tmp_path: Path) -> None:
     runs = read_runs([write_run(tmp_path, seed) for seed in range(3)])
     assert any("3 training seeds" in notice for notice in gather(runs).notices)
@@ -175,6 +214,21 @@ def test_runs_with_nothing_but_identity_or_one_line_are_read(tmp_path: Path) -> 
     assert "not been evaluated" in bare.verdict
     write_lines(tmp_path / "metrics.jsonl", [{"agent_steps": 5, "rollout/return": 1.0}])
     assert len(gather([read_run(tmp_path)]).charts) == 1
+
+
+def test_commands_repeat_training_and_every_evaluation_that_it_does_not_include(
+    tmp_path: Path,
+) -> None:
+    folder = write_run(tmp_path)
+    name = folder.name
+    checkout, train = commands(read_run(folder))
+    assert checkout.startswith("git checkout 4f2a9c1d")
+    assert train == f"palaestra train runs/{name}/config.yaml --run-id {name}-again"
+    write_json(folder / "eval" / "grid-200000" / "summary.json", bandit_summary("ppo-gru"))
+    assert commands(read_run(folder))[2:] == [
+        f"palaestra evaluate {name}-again --suite grid --seeds 5 --mode greedy",
+        f"palaestra report {name}-again",
+    ]
 
 
 def test_unfinished_runs_are_noted(tmp_path: Path) -> None:

@@ -1,0 +1,1 @@
+"""An example plug-in for Palaestra: the policy `ema` and the environment `example/CueRecall-v0`."""
