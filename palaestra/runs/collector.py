@@ -220,7 +220,10 @@ class Collector:
         self.rng.bit_generator.state = state["rng"]
         self._observation = state["observation"]
         self._reset, self._skip = state["reset"], state["skip"]
-        self._state = self._state.with_tensors(state["state"])
+        fresh = self._state.tensors()
+        self._state = self._state.with_tensors(
+            {path: _like(fresh[path], array) for path, array in state["state"].items()}
+        )
         # Copies, because the totals are updated in place.
         self._return, self._length = state["return"].copy(), state["length"].copy()
         self._sums = {name: total.copy() for name, total in state["sums"].items()}
@@ -282,8 +285,13 @@ def join_episodes(batches: Sequence[EpisodeBatch]) -> EpisodeBatch:
     return _join(list(batches), tuple(batches[0].sums))
 
 
-def _copy(array: Any) -> np.ndarray:
-    return np.array(array)
+def _copy(x: Any) -> np.ndarray:
+    return x.copy() if isinstance(x, np.ndarray) else x.numpy().copy()
+
+
+def _like(fresh: Any, array: np.ndarray) -> Any:
+    """Return a copy of `array` of the kind of `fresh`: a tensor or an array."""
+    return np.array(array) if isinstance(fresh, np.ndarray) else fresh.new_tensor(array)
 
 
 def _concatenate(states: list[State]) -> State:

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
+from rich.console import Console
+
 from palaestra.agents.base import Actor, Mode
 from palaestra.agents.base import make as make_agent
 from palaestra.errors import UserError, did_you_mean
@@ -63,7 +65,7 @@ def train_and_report(config: RunConfig, run_id: str | None, as_json: bool) -> in
             f"Look at it with: palaestra report {run_id}"
         )
     elif config.evaluation is not None:
-        print_comparison(evaluate_run(folder, config.evaluation))
+        print_comparison(evaluate_run(folder, config.evaluation), Console(stderr=as_json))
         from palaestra.runs.report import write_report
 
         result["report"] = str(write_report([folder.path]))

@@ -31,17 +31,16 @@ def step(
     q: Tensor, k: Tensor, v: Tensor, reset: Tensor, state: AttentionState, scale: float
 ) -> tuple[Tensor, AttentionState]:
     """Read one step; arguments as `step_attention`, all given."""
-    p = state.pos.masked_fill(reset, 0).unsqueeze(1)  # (B, 1)
-    slots = torch.arange(state.window, device=q.device)
-    seen, new = slots <= p, slots == p % state.window  # (B, W)
-    hidden, new = ~seen[:, None, :, None], new[:, None, :, None]
+    p = state.pos.masked_fill(reset, 0)  # (B,)
+    seen = torch.arange(state.window, device=q.device) <= p.unsqueeze(1)  # (B, W)
+    slot = (p % state.window).long()[:, None, None, None].expand_as(k.unsqueeze(2))
+    ended = reset.nonzero().squeeze(1)
     # Zeros, not the stale numbers: a stale NaN times a weight of 0 would still be NaN.
-    keys = torch.where(new, k.unsqueeze(2), state.k.masked_fill(hidden, 0))  # (B, H, W, D)
-    values = torch.where(new, v.unsqueeze(2), state.v.masked_fill(hidden, 0))
-    scores = (keys @ (scale * q).unsqueeze(-1)).squeeze(-1)  # (B, H, W)
-    weights = scores.masked_fill(~seen.unsqueeze(1), -torch.inf).softmax(-1)
-    o = (weights.unsqueeze(2) @ values).squeeze(2)
-    return o, AttentionState(keys, values, (p.squeeze(1) + 1).int())
+    keys = state.k.index_fill(0, ended, 0).scatter_(2, slot, k.unsqueeze(2))  # (B, H, W, D)
+    values = state.v.index_fill(0, ended, 0).scatter_(2, slot, v.unsqueeze(2))
+    scores = (scale * q).unsqueeze(2) @ keys.transpose(2, 3)  # (B, H, 1, W)
+    weights = scores.masked_fill(~seen[:, None, None], -torch.inf).softmax(-1)
+    return (weights @ values).squeeze(2), AttentionState(keys, values, p + 1)
 
 
 def visible(reset: Tensor, pos: Tensor, window: int) -> Tensor:
