@@ -2,11 +2,11 @@
 
 import sys
 
-from palaestra.errors import UserError
+from palaestra.errors import RunError, UserError
 
 
 def main() -> None:
-    """Run the command line; bad input ends with its message and exit code 2."""
+    """Run the command line; exit code 2 for bad input, 1 for a run that failed, no traceback."""
     from palaestra.runs.cli import app
 
     try:
@@ -14,6 +14,9 @@ def main() -> None:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+    except RunError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)

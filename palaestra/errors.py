@@ -8,6 +8,10 @@ class UserError(ValueError):
     """Bad input from outside; the command line prints its message and exits with code 2."""
 
 
+class RunError(RuntimeError):
+    """A run could not go on, through no fault of its input; the command line exits with code 1."""
+
+
 def did_you_mean(given: str, known: Iterable[str]) -> str:
     """Return a sentence that names the known words nearest to `given`, or all of them if few."""
     words = sorted(set(known))

@@ -134,7 +134,8 @@ def join_fragments(fragments: Sequence[Fragment], config: PPOConfig) -> Batch:
     """Return the fragments side by side as one time-major batch, with their advantages."""
 
     def join(*arrays: np.ndarray) -> Tensor:
-        return torch.from_numpy(arrays[0] if len(arrays) == 1 else np.concatenate(arrays, 1))
+        # A copy even of one: what came through Ray is not writable, which torch warns about.
+        return torch.from_numpy(np.concatenate(arrays, 1))
 
     gamma, gae_lambda, scale = config.gamma, config.gae_lambda, config.reward_scale
     advantage = [fragment_advantage(f, gamma, gae_lambda, scale) for f in fragments]

@@ -58,11 +58,19 @@ def _listed(entry: Entry) -> dict[str, Any]:
     row = {"name": entry.name, "summary": entry.summary, "origin": entry.origin, "error": None}
     if entry.origin != "palaestra":
         try:
-            thing = entry.load()
-            row["summary"] = entry.summary or (thing.__doc__ or "").strip().partition("\n")[0]
+            row["summary"] = entry.summary or summary_of(entry.load())
         except UserError as error:
             row["error"] = f"broken: {error}"
     return row
+
+
+def summary_of(thing: Any) -> str:
+    """Return one line on a thing: its own description or meaning, or its docstring's first line."""
+    if isinstance(thing, dict):
+        return str(thing.get("description", ""))
+    own = getattr(thing, "description", None) or getattr(thing, "meaning", None)
+    text = own if isinstance(own, str) else getattr(thing, "__doc__", None) or ""
+    return text.strip().partition("\n")[0]
 
 
 @app.command()

@@ -13,16 +13,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import ray
-from ray.exceptions import RayActorError, RayError, RayTaskError
+from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
 
 from palaestra.agents.base import Weights
-from palaestra.errors import UserError
+from palaestra.errors import RunError, UserError
 from palaestra.runs.config import RunConfig
 from palaestra.runs.rollouts import Rollout, Worker
 
-
-class WorkerError(RuntimeError):
-    """A worker failed more often than `rollout.max_restarts` allows."""
+START_TIMEOUT_S = 300
+"""Seconds that a worker may take to start: to find a place, import and make its environments."""
 
 
 class RayRollouts:
@@ -41,20 +40,18 @@ class RayRollouts:
     def __init__(self, config: RunConfig) -> None:
         self.config = config
         self.failures: list[dict[str, Any]] = []
-        self._owns_ray = connect(config.rollout.address, config.rollout.workers)
         self._slots = [_Slot(i) for i in range(config.rollout.workers)]
+        cpus = config.rollout.workers * config.rollout.threads_per_worker
+        self._owns_ray = connect(config.rollout.address, cpus)
         try:
             for slot in self._slots:
                 self._start(slot)
             # Wait here, so that an environment that cannot be made fails at once and by name.
             for slot in self._slots:
-                ray.get(slot.actor.ready.remote(), timeout=config.rollout.timeout_s)
-        except RayTaskError as error:
+                self._await_start(slot)
+        except Exception:
             self.close()
-            raise _cause(error) from None
-        except RayActorError as error:
-            self.close()
-            raise _init_cause(error) from None
+            raise
 
     def collect(self, weights: Weights | None, version: int) -> list[Rollout]:
         """Return one fragment from each worker, in order; failed workers are started again."""
@@ -83,33 +80,51 @@ class RayRollouts:
     def _restart(self, slot: "_Slot", reason: str, trace: str) -> None:
         self.failures.append({"worker": slot.index, "reason": reason, "traceback": trace})
         if len(self.failures) > self.config.rollout.max_restarts:
-            raise WorkerError(
+            raise RunError(
                 f"worker {slot.index} failed ({reason}) and rollout.max_restarts="
                 f"{self.config.rollout.max_restarts} is used up. Its traceback:\n{trace}"
             )
         ray.kill(slot.actor)
         self._start(slot)
+        self._await_start(slot)
 
     def _start(self, slot: "_Slot") -> None:
         threads = self.config.rollout.threads_per_worker
         caps = {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
-        # Without a state the worker plays other episodes than the ones that were lost.
-        attempt = 0 if slot.state is not None else slot.starts
+        # Where the environments cannot be restored, the worker plays other episodes than before.
+        restored = slot.state is not None and slot.state["env"] is not None
+        attempt = 0 if restored or slot.state is None else slot.starts
         slot.actor = _RemoteWorker.options(  # type: ignore[attr-defined]
             num_cpus=threads, runtime_env={"env_vars": caps}, max_restarts=0, max_task_retries=0
         ).remote(self.config.model_dump(mode="json"), slot.index, attempt, threads)
         slot.starts += 1
-        if slot.state is not None:
+        if restored:
             slot.actor.load_state_dict.remote(slot.state)
+
+    def _await_start(self, slot: "_Slot") -> None:
+        try:
+            ray.get(slot.actor.ready.remote(), timeout=START_TIMEOUT_S)
+        except RayTaskError as error:
+            raise _cause(error) from None
+        except RayActorError as error:
+            raise _init_cause(error) from None
+        except GetTimeoutError:
+            raise RunError(
+                f"worker {slot.index} did not start within {START_TIMEOUT_S} s."
+            ) from None
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state of every worker."""
-        states = ray.get([slot.actor.state_dict.remote() for slot in self._slots])
-        return {str(slot.index): state for slot, state in zip(self._slots, states, strict=True)}
+        for slot in self._slots:
+            if slot.state is None:  # no fragment yet that could have brought it
+                slot.state = ray.get(slot.actor.state_dict.remote())
+        return {str(slot.index): slot.state for slot in self._slots}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Set the state of every worker."""
-        ray.get([slot.actor.load_state_dict.remote(state[str(slot.index)]) for slot in self._slots])
+        for slot in self._slots:
+            slot.state = state[str(slot.index)]
+        ray.get([slot.actor.load_state_dict.remote(slot.state) for slot in self._slots])
 
     def close(self) -> None:
         """End the workers, and Ray where it was started here."""
@@ -126,7 +141,7 @@ class _Slot:
 
     index: int
     actor: Any = None
-    state: dict[str, Any] | None = None  # after its last fragment; None if it cannot be restored
+    state: dict[str, Any] | None = None  # of the worker after its last fragment
     starts: int = 0
 
 
@@ -146,11 +161,9 @@ class _RemoteWorker:
         """Answer once the environments stand."""
         return True
 
-    def collect(self, weights: Weights | None, version: int) -> tuple[Rollout, Any]:
+    def collect(self, weights: Weights | None, version: int) -> tuple[Rollout, dict[str, Any]]:
         """Return the next fragment and the worker's state after it."""
-        rollout = self.worker.collect(weights, version)
-        state = self.worker.state_dict()
-        return rollout, state if state["env"] is not None else None
+        return self.worker.collect(weights, version), self.worker.state_dict()
 
     def state_dict(self) -> dict[str, Any]:
         """Return the worker's state."""
@@ -169,12 +182,13 @@ def connect(address: str | None, num_cpus: int) -> bool:
       num_cpus: CPUs that the workers need.
 
     Raises:
-      UserError: nothing answers at the address.
+      UserError: nothing answers at the address, or the cluster has too few CPUs.
     """
     if ray.is_initialized():
         return False
     if address is None:
         ray.init(
+            address="local",  # whatever RAY_ADDRESS says: --address alone joins a cluster
             num_cpus=max(num_cpus, os.cpu_count() or 1),
             include_dashboard=False,
             log_to_driver=False,
@@ -185,7 +199,16 @@ def connect(address: str | None, num_cpus: int) -> bool:
     try:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except Exception as error:
-        raise UserError(f"Ray at {address!r} does not answer: {error}") from None
+        raise UserError(
+            f"Ray at {address!r} cannot be joined: {error}. If the cluster asks for a token, set "
+            "RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH as on its head."
+        ) from None
+    offered = int(ray.cluster_resources().get("CPU", 0))
+    if offered < num_cpus:
+        ray.shutdown()
+        raise UserError(
+            f"rollout.workers: {num_cpus} CPUs are needed, but {address!r} offers {offered}."
+        )
     return True
 
 
@@ -209,7 +232,7 @@ def _check_address(address: str) -> None:
 
 def _cause(error: RayTaskError) -> Exception:
     cause = error.cause
-    return UserError(str(cause)) if isinstance(cause, UserError) else WorkerError(str(error))
+    return UserError(str(cause)) if isinstance(cause, UserError) else RunError(str(error))
 
 
 def _init_cause(error: RayActorError) -> Exception:
@@ -221,4 +244,4 @@ def _init_cause(error: RayActorError) -> Exception:
     marker = "palaestra.errors.UserError: "
     if marker in text:
         return UserError(text.rpartition(marker)[2].strip())
-    return WorkerError(text)
+    return RunError(text)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from palaestra.agents.base import Learner
-from palaestra.errors import UserError
+from palaestra.errors import RunError, UserError
 from palaestra.runs.checkpoint import save_checkpoint
 from palaestra.runs.collector import EpisodeBatch, join_episodes
 from palaestra.runs.config import RunConfig, config_hash, default_run_id, dump_yaml
@@ -72,6 +72,11 @@ class Trainer:
             status = "stopped" if self._interrupted else "succeeded"
             self._end(status)
             return status
+        except RunError as error:
+            # Workers failed between two updates: learner and counters are whole.
+            self.save_checkpoint()
+            self._end("failed", str(error))
+            raise
         except BaseException as error:
             self._end("failed", f"{type(error).__name__}: {error}")
             raise
@@ -246,7 +251,7 @@ def build_learner(config: RunConfig) -> Learner:
     Raises:
       UserError: the agent does not learn, or cannot take the environment's spaces.
     """
-    observation_space, action_space = spaces(config)
+    observation_space, action_space = environment_spaces(config)
     learner = build_agent(config, observation_space, action_space).make_learner()
     if learner is None:
         raise UserError(
@@ -256,7 +261,7 @@ def build_learner(config: RunConfig) -> Learner:
     return learner
 
 
-def spaces(config: RunConfig) -> tuple[Any, Any]:
+def environment_spaces(config: RunConfig) -> tuple[Any, Any]:
     """Return observation and action space of one training environment."""
     from palaestra.envs import make_vec
 

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
+import gymnasium
+from gymnasium import spaces
 from rich.console import Console
 
 from palaestra.agents.base import Actor, Mode
@@ -27,7 +29,7 @@ from palaestra.runs.progress import ProgressDisplay
 from palaestra.runs.result_table import print_comparison
 from palaestra.runs.results import Evaluation
 from palaestra.runs.rollouts import build_agent
-from palaestra.runs.training import build_learner, spaces, train
+from palaestra.runs.training import build_learner, environment_spaces, train
 
 
 def say(message: str) -> None:
@@ -241,18 +243,28 @@ class RunActors:
 
         self.config = folder.config()
         import_plugins(self.config.plugins)
-        self.spaces = spaces(self.config)
+        self.spaces = environment_spaces(self.config)
         weights = load_checkpoint(folder.checkpoints, only=("actor",))["actor"]
         self.weights = {name: torch.from_numpy(x) for name, x in weights.items()}
 
     def __call__(self, observation_space: Any, action_space: Any) -> Actor:
         """Return the trained actor; raises `UserError` for spaces it was not trained on."""
-        if (observation_space, action_space) != self.spaces:
+        given = (observation_space, action_space)
+        if not all(same_layout(*pair) for pair in zip(given, self.spaces, strict=True)):
             trained = f"{self.spaces[0]} and {self.spaces[1]}"
-            raise UserError(f"trained on {trained}, not on {observation_space} and {action_space}.")
+            raise UserError(f"trained on {trained}, not on {observation_space} and {action_space}")
         actor = build_agent(self.config, observation_space, action_space).make_actor()
         actor.load_weights(self.weights)
         return actor
+
+
+def same_layout(one: gymnasium.Space, other: gymnasium.Space) -> bool:
+    """Whether a policy for one space can read the other: equal but for the bounds of a Box."""
+    if isinstance(one, spaces.Dict) and isinstance(other, spaces.Dict):
+        return one.keys() == other.keys() and all(same_layout(one[k], other[k]) for k in one)
+    if isinstance(one, spaces.Box) and isinstance(other, spaces.Box):
+        return one.shape == other.shape and one.dtype == other.dtype
+    return one == other
 
 
 def _options(overrides: Sequence[str]) -> dict[str, Any]:

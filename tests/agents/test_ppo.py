@@ -111,7 +111,7 @@ def test_steps_that_are_not_valid_have_no_part_in_the_loss() -> None:
         batch.advantage[3, 2] = batch.target[5, 0] = junk
         minibatch = batch.sequences(torch.arange(6))
         output, _ = learner.policy(minibatch.observation, minibatch.state, minibatch.reset)
-        losses.append(float(ppo_loss(output, minibatch, learner.config, 0.01)[0]))
+        losses.append(ppo_loss(output, minibatch, learner.config, 0.01)[0].item())
     assert losses[0] == losses[1]
 
 
@@ -122,7 +122,7 @@ def test_flat_batches_hold_the_valid_steps_alone() -> None:
     batch = join_fragments([fragment], learner.config)
     flat = batch.flatten()
     assert flat.valid is None
-    assert len(flat.reward if hasattr(flat, "reward") else flat.action) == 8 * 6 - 1
+    assert len(flat.action) == 8 * 6 - 1
     torch.testing.assert_close(flat.advantage, batch.advantage[batch.valid])
 
 

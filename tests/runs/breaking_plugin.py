@@ -1,5 +1,6 @@
 """A plug-in module, as a user would write it, whose environment fails."""
 
+import time
 from typing import Any
 
 import gymnasium
@@ -27,5 +28,7 @@ class Breaking(gymnasium.Env):
         if self.t == 5:
             if self.how == "user":
                 raise UserError("action 7: 0 to 4 are accepted.")
+            if self.how == "hang":
+                time.sleep(600)
             raise RuntimeError("the emulator has crashed")
         return np.zeros(2, np.float32), 0.0, False, False, {}

@@ -9,10 +9,10 @@ import pytest
 import ray
 import torch
 
-from palaestra.errors import UserError
+from palaestra.errors import RunError, UserError
 from palaestra.runs.config import RunConfig, load_config
 from palaestra.runs.folder import RunFolder
-from palaestra.runs.ray_rollouts import RayRollouts, WorkerError, connect
+from palaestra.runs.ray_rollouts import RayRollouts, connect
 from palaestra.runs.rollouts import LocalRollouts, Rollout
 from palaestra.runs.training import build_learner, train
 
@@ -52,7 +52,7 @@ def test_ray_workers_collect_what_local_workers_do_also_after_one_was_killed(
     assert remote.failures[0]["traceback"]
 
 
-def breaking(how: str, max_restarts: int) -> RunConfig:
+def breaking(how: str, max_restarts: int, *overrides: str) -> RunConfig:
     return load_config(
         "cartpole",
         [
@@ -61,6 +61,7 @@ def breaking(how: str, max_restarts: int) -> RunConfig:
             f"env.options.how={how}",
             f"rollout.max_restarts={max_restarts}",
             "plugins=[tests.runs.breaking_plugin]",
+            *overrides,
         ],
         rollout__workers=1,
     )
@@ -69,11 +70,31 @@ def breaking(how: str, max_restarts: int) -> RunConfig:
 def test_restarts_are_limited_and_the_traceback_is_kept(ray_cluster: None) -> None:
     rollouts = RayRollouts(breaking("raise", 1))
     weights = build_learner(breaking("raise", 1)).weights()
-    with pytest.raises(WorkerError, match="the emulator has crashed"):
+    with pytest.raises(RunError, match="the emulator has crashed"):
         rollouts.collect(weights, 0)
     rollouts.close()
     assert len(rollouts.failures) == 2
     assert "RuntimeError: the emulator has crashed" in rollouts.failures[0]["traceback"]
+
+
+@pytest.mark.slow
+def test_a_silent_worker_counts_as_hung(ray_cluster: None) -> None:
+    config = breaking("hang", 0, "rollout.timeout_s=20")
+    rollouts = RayRollouts(config)
+    with pytest.raises(RunError, match="GetTimeoutError"):
+        rollouts.collect(build_learner(config).weights(), 0)
+    rollouts.close()
+
+
+def test_a_run_whose_workers_fail_keeps_what_it_has(ray_cluster: None, tmp_path: Path) -> None:
+    config = breaking("raise", 0, "rollout.steps=2")
+    with pytest.raises(RunError):
+        train(config, "failed", root=tmp_path, quiet=True)
+    folder = RunFolder.open("failed", tmp_path)
+    assert folder.manifest["status"] == "failed"
+    assert "the emulator has crashed" in folder.manifest["failures"][0]["traceback"]
+    assert folder.manifest["agent_steps"] == 2 * 2 * 4
+    assert (folder.checkpoints / "latest").is_file()
 
 
 def test_bad_input_in_a_worker_is_not_tried_again(ray_cluster: None) -> None:
