@@ -10,7 +10,7 @@ demo: $(VENV)/.installed  ## train, evaluate and report an agent that learns to 
 	$(BIN)/palaestra train demo --workers 2 --run-id $(RUN)
 
 test: $(VENV)/.installed-dev lint  ## lint, then every test
-	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
+	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

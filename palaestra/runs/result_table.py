@@ -13,6 +13,8 @@ _WIDE = ("coverage", "suffix_failure", "win", "draw", "loss", "blunder_rate", "l
 """Metrics that have a column where the terminal is wide."""
 
 _WIDE_ENOUGH = 150
+_FILE_WIDTH = 120
+"""Columns where there is no terminal, so that no cell is broken into lines."""
 
 
 def print_comparison(evaluations: Sequence[Evaluation], console: Console | None = None) -> None:
@@ -23,6 +25,8 @@ def print_comparison(evaluations: Sequence[Evaluation], console: Console | None 
       console: where to print; None is standard output.
     """
     console = console or Console()
+    if not console.is_terminal:
+        console.width = _FILE_WIDTH
     console.print(comparison_table(evaluations, wide=console.width >= _WIDE_ENOUGH))
     console.print(_footnote(evaluations), style="dim", highlight=False)
     for warning in dict.fromkeys(w for evaluation in evaluations for w in evaluation.warnings):
@@ -33,7 +37,11 @@ def print_comparison(evaluations: Sequence[Evaluation], console: Console | None 
 
 
 def comparison_table(evaluations: Sequence[Evaluation], wide: bool = False) -> Table:
-    """Return a row for each task and agent, then one for each agent over all tasks."""
+    """Return a row for each task and agent, then one for each agent over all tasks.
+
+    Where a task knows the agent's figure, from a closed form or from many more episodes, a last
+    column shows it.
+    """
     first = evaluations[0]
     ids = list(dict.fromkeys(r.task.id for e in evaluations for r in e.tasks))
     metrics = {name for e in evaluations for r in e.tasks for name in r.metrics}
@@ -42,13 +50,22 @@ def comparison_table(evaluations: Sequence[Evaluation], wide: bool = False) -> T
     table = Table(title=f"suite {first.suite}, version {first.suite_version}")
     table.add_column("task", no_wrap=True)
     table.add_column("agent", no_wrap=True)
-    for name in ("score, IQM", *names):
-        table.add_column(name.replace("_", " "), justify="right")
+    known = {
+        (e.agent, r.task.id): figure
+        for e in evaluations
+        for r in e.tasks
+        if (figure := r.task.references(primary).get(e.agent)) is not None
+    }
+    for name in ("score, IQM", *names, *(["known"] if known else [])):
+        table.add_column(name.replace("_", " "), justify="right", no_wrap=True)
     for id in ids:
         for number, (evaluation, result) in enumerate(_on(evaluations, id)):
             cells = [_mean(result.metrics.get(name)) for name in names]
             score = _with_interval(result.score.iqm, result.score.iqm_interval)
             task = "" if number else id.partition("/")[2]
+            if known:
+                figure = known.get((evaluation.agent, id))
+                cells.append("" if figure is None else f"{figure:.{_digits(figure)}f}")
             table.add_row(task, evaluation.agent, score, *cells)
         if len(evaluations) > 1:
             table.add_section()
@@ -70,8 +87,12 @@ def _mean(estimate: Estimate | None) -> str:
 
 def _with_interval(value: float, interval: Interval) -> str:
     """Return value and interval with as many decimals as three figures of the value need."""
-    digits = 1 if abs(value) >= 10 else 2 if abs(value) >= 1 else 3
+    digits = _digits(value)
     return f"{value:.{digits}f} [{interval.low:.{digits}f}, {interval.high:.{digits}f}]"
+
+
+def _digits(value: float) -> int:
+    return 1 if abs(value) >= 10 else 2 if abs(value) >= 1 else 3
 
 
 def _footnote(evaluations: Sequence[Evaluation]) -> str:

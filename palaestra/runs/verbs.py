@@ -169,7 +169,7 @@ def evaluate_named(
         own = EvaluationConfig(suite=name)
     factory: Factory
     if folder is None or config is None:
-        title, place = agent, Path("evaluations") / name
+        title, place = ",".join([agent, *overrides]), Path("evaluations") / name
         factory = ReferenceActors(agent, _options(overrides))
     elif overrides:
         raise UserError("-o: options belong to reference agents; a run keeps its own.")
