@@ -18,6 +18,7 @@ from torch.nn.functional import mse_loss
 
 from palaestra.agents.base import Agent, Learner, Weights
 from palaestra.agents.fragment import Fragment, map_tree
+from palaestra.agents.optimizer import FlatAdam
 from palaestra.agents.policy_actor import PolicyActor
 from palaestra.agents.returns import fragment_advantage
 from palaestra.options import Options
@@ -211,10 +212,7 @@ class PPOLearner(Learner):
         self.config = config
         self.total_steps = total_steps
         self.policy = spec.build(observation_space, action_space, integer(seed, Role.INIT))
-        self.parameters = dict(self.policy.named_parameters())
-        self.optimizer = torch.optim.Adam(
-            self.parameters.values(), lr=config.learning_rate, eps=config.adam_eps, fused=True
-        )
+        self.optimizer = FlatAdam(self.policy, config.learning_rate, config.adam_eps)
         self.rng = generator(seed, Role.DATA_ORDER)
         self.agent_steps = 0
         self.updates = 0
@@ -227,8 +225,6 @@ class PPOLearner(Learner):
             batch = batch.flatten()
         entropy_coef = config.entropy_coef * self._left(config.entropy_schedule)
         learning_rate = config.learning_rate * self._left(config.learning_rate_schedule)
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate
         logs: list[dict[str, Tensor]] = []
         for _ in range(config.num_epochs):
             for minibatch in self._minibatches(batch):
@@ -239,10 +235,7 @@ class PPOLearner(Learner):
                     break
                 self.optimizer.zero_grad()
                 loss.backward()
-                log["train/grad_norm"] = torch.nn.utils.clip_grad_norm_(
-                    self.parameters.values(), config.max_grad_norm
-                )
-                self.optimizer.step()
+                log["train/grad_norm"] = self.optimizer.step(learning_rate, config.max_grad_norm)
             if self._diverged(logs[-1]):
                 break
         self.agent_steps += sum(fragment.steps for fragment in fragments)
@@ -286,14 +279,9 @@ class PPOLearner(Learner):
 
     def state_dict(self) -> dict[str, Any]:
         """Return weights, optimiser moments by parameter name, counters and the order's stream."""
-        moments = {
-            name: dict(self.optimizer.state[p])
-            for name, p in self.parameters.items()
-            if p in self.optimizer.state
-        }
         return {
             "policy": self.weights(),
-            "optimizer": moments,
+            "optimizer": self.optimizer.state_dict(),
             "rng": self.rng.bit_generator.state,
             "agent_steps": self.agent_steps,
             "updates": self.updates,
@@ -301,10 +289,8 @@ class PPOLearner(Learner):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on exactly where `state_dict` was taken."""
-        self.policy.load_state_dict(state["policy"])
-        for name, moments in state["optimizer"].items():
-            self.optimizer.state[self.parameters[name]] = {
-                key: torch.as_tensor(value).clone() for key, value in moments.items()
-            }
+        weights = {name: torch.as_tensor(x) for name, x in state["policy"].items()}
+        self.policy.load_state_dict(weights)
+        self.optimizer.load_state_dict(state["optimizer"])
         self.rng.bit_generator.state = state["rng"]
         self.agent_steps, self.updates = state["agent_steps"], state["updates"]
