@@ -264,7 +264,7 @@ def same_layout(one: gymnasium.Space, other: gymnasium.Space) -> bool:
         return one.keys() == other.keys() and all(same_layout(one[k], other[k]) for k in one)
     if isinstance(one, spaces.Box) and isinstance(other, spaces.Box):
         return one.shape == other.shape and one.dtype == other.dtype
-    return one == other
+    return bool(one == other)
 
 
 def _options(overrides: Sequence[str]) -> dict[str, Any]:
