@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.adam import adam
 
 
 class FlatAdam:
@@ -15,59 +16,66 @@ class FlatAdam:
 
     Args:
       module: its parameters are optimised.
-      learning_rate: step size of the first step.
       eps: added to the root of the second moment.
     """
 
-    def __init__(self, module: nn.Module, learning_rate: float, eps: float) -> None:
+    def __init__(self, module: nn.Module, eps: float) -> None:
         self._names = {name: p.shape for name, p in module.named_parameters()}
         parameters = list(module.parameters())
         self._vector = torch.cat([p.detach().flatten() for p in parameters])
-        self._vector.grad = torch.zeros_like(self._vector)
+        self._grad = torch.zeros_like(self._vector)
         for p, values, grads in zip(
             parameters,
             self._split(self._vector).values(),
-            self._split(self._vector.grad).values(),
+            self._split(self._grad).values(),
             strict=True,
         ):
             p.data, p.grad = values, grads
-        self._adam = torch.optim.Adam([self._vector], lr=learning_rate, eps=eps, fused=True)
+        self._exp_avg = torch.zeros_like(self._vector)
+        self._exp_avg_sq = torch.zeros_like(self._vector)
+        self._steps = torch.zeros((), dtype=torch.float32, device=self._vector.device)
+        self._eps = eps
 
     def zero_grad(self) -> None:
         """Forget the gradients."""
-        assert self._vector.grad is not None
-        self._vector.grad.zero_()
+        self._grad.zero_()
 
     def step(self, learning_rate: float, max_grad_norm: float) -> Tensor:
         """Clip the gradient's norm, take a step and return the norm before clipping."""
-        assert self._vector.grad is not None
-        norm = torch.linalg.vector_norm(self._vector.grad)
-        self._vector.grad.mul_((max_grad_norm / (norm + 1e-6)).clamp_(max=1.0))
-        self._adam.param_groups[0]["lr"] = learning_rate
-        self._adam.step()
+        norm = torch.linalg.vector_norm(self._grad)
+        self._grad.mul_((max_grad_norm / (norm + 1e-6)).clamp_(max=1.0))
+        # torch's Adam as a function: its class takes four times as long for a small network.
+        adam(
+            [self._vector],
+            [self._grad],
+            [self._exp_avg],
+            [self._exp_avg_sq],
+            [],
+            [self._steps],
+            fused=True,
+            amsgrad=False,
+            beta1=0.9,
+            beta2=0.999,
+            lr=learning_rate,
+            weight_decay=0.0,
+            eps=self._eps,
+            maximize=False,
+        )
         return norm
 
     def state_dict(self) -> dict[str, Any]:
         """Return the moments by parameter name and the number of steps."""
-        state = self._adam.state.get(self._vector)
-        if not state:
-            return {"steps": 0}
         return {
-            "steps": int(state["step"]),
-            "exp_avg": {n: x.clone() for n, x in self._split(state["exp_avg"]).items()},
-            "exp_avg_sq": {n: x.clone() for n, x in self._split(state["exp_avg_sq"]).items()},
+            "steps": int(self._steps),
+            "exp_avg": {n: x.clone() for n, x in self._split(self._exp_avg).items()},
+            "exp_avg_sq": {n: x.clone() for n, x in self._split(self._exp_avg_sq).items()},
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on exactly where `state_dict` was taken."""
-        if not state["steps"]:
-            self._adam.state.clear()
-            return
-        self._adam.state[self._vector] = {
-            "step": torch.tensor(float(state["steps"])),
-            "exp_avg": self._join(state["exp_avg"]),
-            "exp_avg_sq": self._join(state["exp_avg_sq"]),
-        }
+        self._steps.fill_(state["steps"])
+        self._exp_avg.copy_(self._join(state["exp_avg"]))
+        self._exp_avg_sq.copy_(self._join(state["exp_avg_sq"]))
 
     def _split(self, vector: Tensor) -> dict[str, Tensor]:
         """Return the views of `vector` by parameter name."""

@@ -162,7 +162,8 @@ def ppo_loss(
     Steps that are not `valid` (their action was ignored) have no part in any mean.
     """
     log_prob = output.distribution.log_prob(batch.action)
-    entropy = output.distribution.entropy()
+    with torch.set_grad_enabled(entropy_coef > 0):
+        entropy = output.distribution.entropy()
     steps = (log_prob, entropy, output.value, batch.log_prob, batch.advantage, batch.target)
     if batch.valid is not None:
         steps = tuple(x[batch.valid] for x in steps)  # type: ignore[assignment]
@@ -212,7 +213,7 @@ class PPOLearner(Learner):
         self.config = config
         self.total_steps = total_steps
         self.policy = spec.build(observation_space, action_space, integer(seed, Role.INIT))
-        self.optimizer = FlatAdam(self.policy, config.learning_rate, config.adam_eps)
+        self.optimizer = FlatAdam(self.policy, config.adam_eps)
         self.rng = generator(seed, Role.DATA_ORDER)
         self.agent_steps = 0
         self.updates = 0

@@ -12,8 +12,9 @@ import gymnasium
 import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 
-from palaestra.agents.base import Actor, Mode
+from palaestra.agents.base import Actor
 from palaestra.agents.fragment import Fragment, Tree, map_tree
+from palaestra.envs.rows import reset_rows, step_info
 from palaestra.errors import UserError
 from palaestra.policies.state import State, concatenate
 
@@ -41,7 +42,6 @@ class Collector:
       rng: the acting stream.
       seeds: one seed for each environment; they decide every episode.
       first_env: global index of the first row, for episode records.
-      mode: how the actor acts.
 
     Cases at the end of an episode (row n ends at step t):
       same-step: `observation[t + 1]` is the reset one, `reset[t + 1]` is true.
@@ -59,17 +59,15 @@ class Collector:
         rng: np.random.Generator,
         seeds: Sequence[int],
         first_env: int = 0,
-        mode: Mode = "sample",
     ) -> None:
         self.env = env
         self.actor = actor
         self.rng = rng
-        self.mode = mode
         self.first_env = first_env
         self.same_step = _resets_in_same_step(env)
         self.sum_names: tuple[str, ...] = tuple(env.metadata.get("episode_sums", ()))
         n = env.num_envs
-        self._observation = _reset(env, list(seeds))
+        self._observation = reset_rows(env, seeds)
         self._reset = np.ones(n, bool)  # the next step is the first of an episode
         self._skip = np.zeros(n, bool)  # the next step ignores the action
         self._state = actor.initial_state(n)
@@ -96,7 +94,7 @@ class Collector:
             )
             reset[t], valid[t] = self._reset, ~self._skip
             action, self._state, extra = self.actor.act(
-                self._observation, self._state, self._reset, self.rng, self.mode
+                self._observation, self._state, self._reset, self.rng, "sample"
             )
             self._observation, reward[t], terminated[t], truncated[t], info = self.env.step(
                 action if self._clip is None else np.clip(action, *self._clip)
@@ -130,7 +128,8 @@ class Collector:
         self._return += reward
         self._length += ~self._skip
         for name, total in self._sums.items():
-            total += _step_info(info, name, done) * ~self._skip
+            paid = step_info(info, name, done)
+            total += 0 if paid is None else paid * ~self._skip
 
     def _end_episodes(self, rows: np.ndarray) -> EpisodeBatch:
         batch = EpisodeBatch(
@@ -240,14 +239,6 @@ class _Final:
     state: State | None  # the actor's state of the cut rows, after step t
 
 
-def _reset(env: VectorEnv, seeds: list[int]) -> Tree:
-    try:
-        return env.reset(seed=seeds)[0]  # type: ignore[arg-type]
-    except (gymnasium.error.Error, TypeError, ValueError):
-        # VectorEnv's own contract promises one integer only, as in CartPoleVectorEnv.
-        return env.reset(seed=seeds[0])[0]
-
-
 def _resets_in_same_step(env: VectorEnv) -> bool:
     mode = env.metadata.get("autoreset_mode")
     if mode not in (AutoresetMode.SAME_STEP, AutoresetMode.NEXT_STEP):
@@ -256,14 +247,6 @@ def _resets_in_same_step(env: VectorEnv) -> bool:
             "accepted: AutoresetMode.SAME_STEP, AutoresetMode.NEXT_STEP."
         )
     return mode == AutoresetMode.SAME_STEP
-
-
-def _step_info(info: dict[str, Any], name: str, done: np.ndarray) -> np.ndarray:
-    """Return the info of the step just taken; where an episode ended it is in `final_info`."""
-    values = np.asarray(info.get(name, np.zeros(len(done))))
-    if done.any() and "final_info" in info and name in info["final_info"]:
-        return np.where(done, info["final_info"][name], values)
-    return values
 
 
 def _join(batches: list[EpisodeBatch], sum_names: tuple[str, ...]) -> EpisodeBatch:

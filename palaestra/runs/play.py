@@ -8,6 +8,7 @@ import numpy as np
 from gymnasium.vector import VectorEnv
 
 from palaestra.agents.base import Actor, Mode
+from palaestra.envs.rows import reset_rows, step_info
 from palaestra.metrics.episodes import Episodes
 
 _BOARD_SIZE = 64
@@ -35,7 +36,7 @@ def play(
       mode: how the actor acts.
       info_keys: step infos to record where the environment gives them; missing ones are left out.
     """
-    observation = _reset(env, list(seeds))
+    observation = reset_rows(env, seeds)
     alive = np.ones(env.num_envs, bool)
     length = np.zeros(env.num_envs, np.int64)
     reset, state = alive.copy(), actor.initial_state(env.num_envs)
@@ -87,18 +88,6 @@ def join_turns(turns: Sequence[Episodes], number: int) -> Episodes:
     )
 
 
-def step_info(info: dict[str, Any], key: str, done: np.ndarray) -> np.ndarray | None:
-    """Return the info of the step just taken, float64 `[N]`, or None if there is none.
-
-    Under a same-step autoreset the last step of an episode tells its own in `final_info`.
-    """
-    final = info.get("final_info", {}).get(key) if done.any() else None
-    if key not in info and final is None:
-        return None
-    values = np.asarray(info.get(key, np.full(len(done), np.nan)), np.float64)
-    return values if final is None else np.where(done, np.asarray(final, np.float64), values)
-
-
 def _joined(columns: list[np.ndarray | None]) -> np.ndarray | None:
     """Return `[N, T]`, nan where a step told nothing; None if no step told anything."""
     told = [column for column in columns if column is not None]
@@ -132,11 +121,3 @@ def _true_next(board: Any, info: dict[str, Any], done: np.ndarray) -> Any:
 
 def _board_row(observation: Any) -> np.ndarray:
     return observation["observation"] if isinstance(observation, dict) else observation
-
-
-def _reset(env: VectorEnv, seeds: list[int]) -> Any:
-    try:
-        return env.reset(seed=seeds)[0]  # type: ignore[arg-type]
-    except (gymnasium.error.Error, TypeError, ValueError):
-        # VectorEnv's own contract promises one integer only, as in CartPoleVectorEnv.
-        return env.reset(seed=seeds[0])[0]

@@ -53,12 +53,10 @@ class RayRollouts:
             self.close()
             raise
 
-    def collect(self, weights: Weights | None, version: int) -> list[Rollout]:
+    def collect(self, weights: Weights, version: int) -> list[Rollout]:
         """Return one fragment from each worker, in order; failed workers are started again."""
-        reference = None if weights is None else ray.put(weights)
-        if reference is not None:
-            self._weights = reference
-        calls = [slot.actor.collect.remote(reference, version) for slot in self._slots]
+        self._weights = ray.put(weights)
+        calls = [slot.actor.collect.remote(self._weights, version) for slot in self._slots]
         return [
             self._receive(slot, call, version)
             for slot, call in zip(self._slots, calls, strict=True)
@@ -161,7 +159,7 @@ class _RemoteWorker:
         """Answer once the environments stand."""
         return True
 
-    def collect(self, weights: Weights | None, version: int) -> tuple[Rollout, dict[str, Any]]:
+    def collect(self, weights: Weights, version: int) -> tuple[Rollout, dict[str, Any]]:
         """Return the next fragment and the worker's state after it."""
         return self.worker.collect(weights, version), self.worker.state_dict()
 

@@ -4,8 +4,6 @@ import time
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-import numpy as np
-
 from palaestra.agents.base import Agent, Weights
 from palaestra.agents.base import make as make_agent
 from palaestra.agents.fragment import Fragment
@@ -27,8 +25,8 @@ class Rollout:
 class Rollouts(Protocol):
     """Collects one fragment from every worker, in the order of the workers."""
 
-    def collect(self, weights: Weights | None, version: int) -> list[Rollout]:
-        """Act with `weights` (version `version`; None keeps the last ones) and return fragments."""
+    def collect(self, weights: Weights, version: int) -> list[Rollout]:
+        """Act with `weights`, which are the `version`-th, and return one fragment a worker."""
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything that decides the next fragments."""
@@ -71,11 +69,10 @@ class Worker:
             first,
         )
 
-    def collect(self, weights: Weights | None, version: int) -> Rollout:
-        """Return the next fragment, collected with `weights` unless None."""
+    def collect(self, weights: Weights, version: int) -> Rollout:
+        """Return the next fragment, collected with `weights`."""
         start = time.perf_counter()
-        if weights is not None:
-            self.collector.actor.load_weights(weights)
+        self.collector.actor.load_weights(weights)
         fragment, episodes = self.collector.collect(self.steps)
         fragment.version = version
         return Rollout(fragment, episodes, time.perf_counter() - start)
@@ -99,7 +96,7 @@ class LocalRollouts:
     def __init__(self, config: RunConfig) -> None:
         self.workers = [Worker(config, i) for i in range(max(1, config.rollout.workers))]
 
-    def collect(self, weights: Weights | None, version: int) -> list[Rollout]:
+    def collect(self, weights: Weights, version: int) -> list[Rollout]:
         """Return one fragment from each worker."""
         return [worker.collect(weights, version) for worker in self.workers]
 
@@ -145,8 +142,3 @@ def make_rollouts(config: RunConfig) -> Rollouts:
 
         return RayRollouts(config)
     return LocalRollouts(config)
-
-
-def mean_staleness(rollouts: list[Rollout], version: int) -> float:
-    """Return by how many versions the acting weights lagged behind `version`, on average."""
-    return float(np.mean([version - rollout.fragment.version for rollout in rollouts]))
