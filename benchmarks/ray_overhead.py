@@ -2,10 +2,10 @@
 
     python benchmarks/ray_overhead.py
 
-Both train the same PPO agent with memory on 5-arm bandits with two torch threads for the learner;
-in-process collection has two threads too, each Ray worker has one. Iterations alternate between the
-two. The overhead of a fragment is the time from asking for fragments to holding them, less the
-slowest worker's own collecting time: transfer of weights, fragment and state included.
+Both train the same PPO agent with memory on 5-arm bandits, with the torch threads of the preset.
+Iterations alternate between the two. The overhead of an iteration is the time from asking for
+fragments to holding them all, less the slowest worker's own collecting time: weights out, fragments
+and states back, and waking up. It is divided by the number of fragments.
 """
 
 import argparse
@@ -24,7 +24,7 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def iterate(rollouts: Rollouts, learner, config: RunConfig) -> tuple[float, float, int]:
-    """Return seconds of one iteration, its overhead per fragment and its agent steps."""
+    """Return seconds of one iteration, its overhead for each fragment and its agent steps."""
     start = time.perf_counter()
     found = rollouts.collect(learner.weights(), 0)
     waited = time.perf_counter() - start
@@ -35,7 +35,7 @@ def iterate(rollouts: Rollouts, learner, config: RunConfig) -> tuple[float, floa
         if isinstance(rollouts, LocalRollouts)
         else max(r.seconds for r in found)
     )
-    return seconds, waited - own, sum(r.fragment.steps for r in found)
+    return seconds, (waited - own) / len(found), sum(r.fragment.steps for r in found)
 
 
 def main() -> None:
@@ -43,16 +43,16 @@ def main() -> None:
 
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--iterations", type=int, default=30)
-    parser.add_argument("--preset", default="meta-bandit")
+    parser.add_argument("--preset", default="demo")
     parser.add_argument("-o", "--override", action="append", default=[])
     parser.add_argument("--out", type=Path, default=RESULTS / "ray_overhead.json")
     options = parser.parse_args()
-    torch.set_num_threads(2)
     sides: dict[str, tuple[Rollouts, object, RunConfig]] = {}
     for name, workers in (("in-process", 0), ("ray, 2 workers", 2)):
         config = load_config(options.preset, options.override, rollout__workers=workers)
         from palaestra.runs.rollouts import make_rollouts
 
+        torch.set_num_threads(config.threads)
         sides[name] = (make_rollouts(config), build_learner(config), config)
     found: dict[str, list[tuple[float, float, int]]] = {name: [] for name in sides}
     for i in range(options.iterations + 3):

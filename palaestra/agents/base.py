@@ -25,8 +25,8 @@ from palaestra.registry import registry
 Mode = Literal["sample", "greedy"]
 """How an action is taken from what the actor believes; part of every reported result."""
 
-Weights = dict[str, Any]
-"""Named arrays or tensors, as `Learner.weights` gives and `Actor.load_weights` takes them."""
+Weights = dict[str, np.ndarray]
+"""Named arrays, as `Learner.weights` gives and `Actor.load_weights` takes them."""
 
 Step = tuple[np.ndarray, State, dict[str, np.ndarray]]
 """Action `[N, ...]`, next state, extras `[N, ...]`."""

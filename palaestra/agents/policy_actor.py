@@ -8,7 +8,7 @@ import torch
 
 from palaestra.agents.base import Actor, Mode, Step, Weights
 from palaestra.agents.fragment import Tree, map_tree
-from palaestra.policies.base import PolicySpec
+from palaestra.policies.base import Policy, PolicySpec
 from palaestra.policies.state import State
 
 
@@ -59,4 +59,10 @@ class PolicyActor(Actor):
 
     def load_weights(self, weights: Weights) -> None:
         """Copy the learner's parameters and buffers into the policy."""
-        self.policy.load_state_dict(weights)
+        load_weights(self.policy, weights)
+
+
+def load_weights(policy: Policy, weights: Weights) -> None:
+    """Copy parameters and buffers into `policy`; names must be those of its `state_dict`."""
+    # A copy first: arrays that came through Ray are not writable, which torch warns about.
+    policy.load_state_dict({name: torch.from_numpy(x.copy()) for name, x in weights.items()})

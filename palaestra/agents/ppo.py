@@ -19,7 +19,7 @@ from torch.nn.functional import mse_loss
 from palaestra.agents.base import Agent, Learner, Weights
 from palaestra.agents.fragment import Fragment, map_tree
 from palaestra.agents.optimizer import FlatAdam
-from palaestra.agents.policy_actor import PolicyActor
+from palaestra.agents.policy_actor import PolicyActor, load_weights
 from palaestra.agents.returns import fragment_advantage
 from palaestra.options import Options
 from palaestra.policies.base import PolicyOutput, PolicySpec
@@ -276,7 +276,7 @@ class PPOLearner(Learner):
 
     def weights(self) -> Weights:
         """Return a copy of the policy's parameters and buffers."""
-        return {name: x.detach().clone() for name, x in self.policy.state_dict().items()}
+        return {name: x.numpy(force=True).copy() for name, x in self.policy.state_dict().items()}
 
     def state_dict(self) -> dict[str, Any]:
         """Return weights, optimiser moments by parameter name, counters and the order's stream."""
@@ -290,8 +290,7 @@ class PPOLearner(Learner):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on exactly where `state_dict` was taken."""
-        weights = {name: torch.as_tensor(x) for name, x in state["policy"].items()}
-        self.policy.load_state_dict(weights)
+        load_weights(self.policy, state["policy"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.rng.bit_generator.state = state["rng"]
         self.agent_steps, self.updates = state["agent_steps"], state["updates"]

@@ -24,6 +24,10 @@ START_TIMEOUT_S = 300
 """Seconds that a worker may take to start: to find a place, import and make its environments."""
 
 
+INLINE_BYTES = 80_000
+"""Weights up to this size are sent to each worker, larger ones are stored once for all."""
+
+
 class RayRollouts:
     """Workers in Ray actors.
 
@@ -55,8 +59,12 @@ class RayRollouts:
 
     def collect(self, weights: Weights, version: int) -> list[Rollout]:
         """Return one fragment from each worker, in order; failed workers are started again."""
-        self._weights = ray.put(weights)
+        # Small weights travel with the call; the object store would add a millisecond at each end.
+        large = sum(x.nbytes for x in weights.values()) > INLINE_BYTES
+        self._weights = ray.put(weights) if large else weights
         calls = [slot.actor.collect.remote(self._weights, version) for slot in self._slots]
+        # Fetches all of them at once; who failed or is late is found out one by one.
+        ray.wait(calls, num_returns=len(calls), timeout=self.config.rollout.timeout_s)
         return [
             self._receive(slot, call, version)
             for slot, call in zip(self._slots, calls, strict=True)

@@ -46,7 +46,7 @@ def dry_run(config: RunConfig, run_id: str | None, as_json: bool) -> None:
         "run_id": run_id or default_run_id(config),
         "updates": -(-config.total_steps // steps),
         "agent_steps_per_update": steps,
-        "weights": sum(x.numel() if hasattr(x, "numel") else x.size for x in weights.values()),
+        "weights": sum(x.size for x in weights.values()),
     }
     if as_json:
         print(json.dumps({**facts, "config": config.model_dump(mode="json")}))
@@ -239,13 +239,10 @@ class RunActors:
     """
 
     def __init__(self, folder: RunFolder) -> None:
-        import torch
-
         self.config = folder.config()
         import_plugins(self.config.plugins)
         self.spaces = environment_spaces(self.config)
-        weights = load_checkpoint(folder.checkpoints, only=("actor",))["actor"]
-        self.weights = {name: torch.from_numpy(x) for name, x in weights.items()}
+        self.weights = load_checkpoint(folder.checkpoints, only=("actor",))["actor"]
 
     def __call__(self, observation_space: Any, action_space: Any) -> Actor:
         """Return the trained actor; raises `UserError` for spaces it was not trained on."""

@@ -149,7 +149,7 @@ def test_a_learner_goes_on_exactly_where_it_was_saved(policy: str) -> None:
     for fragment in fragments[2:]:
         assert learner.update([fragment]) == other.update([fragment])
     for name, weight in learner.weights().items():
-        assert torch.equal(weight, other.weights()[name]), name
+        np.testing.assert_array_equal(weight, other.weights()[name], err_msg=name)
 
 
 @pytest.mark.parametrize("policy", POLICIES)
@@ -161,7 +161,8 @@ def test_the_same_seed_gives_the_same_weights(policy: str) -> None:
             learner.update([collector.collect(8)[0]])
             collector.actor.load_weights(learner.weights())
         found.append(learner.weights())
-    assert all(torch.equal(found[0][name], found[1][name]) for name in found[0])
+    for name, weight in found[0].items():
+        np.testing.assert_array_equal(weight, found[1][name], err_msg=name)
 
 
 def mean_reward(env: type[gymnasium.Env], policy: str, updates: int) -> float:
