@@ -39,7 +39,6 @@ def iterate(rollouts: Rollouts, learner, config: RunConfig) -> tuple[float, floa
 
 
 def main() -> None:
-    import palaestra.runs  # noqa: F401 - registers every name
 
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--iterations", type=int, default=30)

@@ -59,11 +59,16 @@ class Entry:
 
 
 class Registry:
-    """Names of one process, by kind; a name taken twice is an error that names both origins."""
+    """Names of one process, by kind; a name taken twice is an error that names both origins.
 
-    def __init__(self) -> None:
+    Args:
+      rooms: modules that register names when they are imported; imported at the first look-up.
+    """
+
+    def __init__(self, rooms: tuple[str, ...] = ()) -> None:
         self._entries: dict[str, dict[str, Entry]] = {kind: {} for kind in KINDS}
-        self._entry_points_read = False
+        self._rooms = rooms
+        self._complete = False
 
     def add(self, entry: Entry) -> None:
         """Add an entry.
@@ -97,13 +102,16 @@ class Registry:
 
     def entries(self, kind: str) -> dict[str, Entry]:
         """Return all entries of a kind, sorted by name."""
-        self._read_entry_points()
+        self._complete_names()
         return dict(sorted(self._entries[check_kind(kind)].items()))
 
-    def _read_entry_points(self) -> None:
-        if self._entry_points_read:
+    def _complete_names(self) -> None:
+        """Read the names of the rooms and of installed plug-ins, once, when they are asked for."""
+        if self._complete:
             return
-        self._entry_points_read = True
+        self._complete = True
+        for room in self._rooms:
+            importlib.import_module(room)
         for kind in KINDS:
             for point in entry_points(group=f"palaestra.{_PLURALS[kind]}"):
                 package = point.dist.name if point.dist else "an installed package"
@@ -132,7 +140,16 @@ def check_kind(kind: str) -> str:
     return kind
 
 
-registry = Registry()
+registry = Registry(
+    # By name, because an import here would climb the floors.
+    rooms=(
+        "palaestra.envs",
+        "palaestra.policies",
+        "palaestra.agents",
+        "palaestra.metrics",
+        "palaestra.runs.presets",
+    )
+)
 """The registry of this process."""
 
 

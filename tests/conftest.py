@@ -1,11 +1,9 @@
-"""Shared by all tests: one torch thread, registered names, and one Ray for each test process."""
+"""Shared by all tests: one torch thread and one Ray for each test process."""
 
 from collections.abc import Iterator
 
 import pytest
 import torch
-
-import palaestra.runs  # noqa: F401 - registers every name
 
 torch.set_num_threads(1)
 

@@ -38,8 +38,6 @@ def list_names(
     as_json: AsJson = False,
 ) -> None:
     """List what has a name: environments, policies, agents, suites, metrics, presets."""
-    import palaestra.runs  # noqa: F401 - registers every name
-
     kinds = [_singular(kind)] if kind else list(KINDS)
     rows = {k: [_listed(entry) for entry in registry.entries(k).values()] for k in kinds}
     if as_json:
@@ -80,7 +78,6 @@ def describe(
     as_json: AsJson = False,
 ) -> None:
     """Show one thing: what it is, and its options with types, defaults and help."""
-    import palaestra.runs  # noqa: F401 - registers every name
     from palaestra.runs.describe import describe_entry, print_description
 
     description = describe_entry(registry.entry(_singular(kind), name))
@@ -115,7 +112,6 @@ def train(
     as_json: AsJson = False,
 ) -> None:
     """Train an agent; then evaluate it and write a report where the preset says so."""
-    import palaestra.runs  # noqa: F401 - registers every name
     from palaestra.runs.config import load_config
     from palaestra.runs.verbs import dry_run as show
     from palaestra.runs.verbs import train_and_report
@@ -159,7 +155,6 @@ def evaluate(
     as_json: AsJson = False,
 ) -> None:
     """Evaluate an agent on a suite: every episode stored, means with 95 % intervals."""
-    import palaestra.runs  # noqa: F401 - registers every name
     from palaestra.runs.verbs import evaluate_named
 
     evaluate_named(

@@ -24,3 +24,6 @@ def __getattr__(name: str) -> Any:
     from palaestra.runs.config import parse_yaml
 
     return parse_yaml(file.read_text(encoding="utf-8"), name)
+
+
+register_presets()

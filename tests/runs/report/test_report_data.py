@@ -145,7 +145,6 @@ def test_several_runs_are_averaged_with_the_run_as_unit(tmp_path: Path) -> None:
 
 
 def test_what_an_evaluation_saves_is_read_as_it_was_found(tmp_path: Path) -> None:
-    import palaestra.runs  # noqa: F401 - registers every name
     from palaestra.registry import registry
     from palaestra.runs.evaluation import evaluate, rule
 
