@@ -9,7 +9,7 @@ from palaestra.agents.base import make as make_agent
 from palaestra.agents.fragment import Fragment
 from palaestra.runs.collector import Collector, EpisodeBatch
 from palaestra.runs.config import RunConfig, import_plugins
-from palaestra.seeding import Role, generator, integers
+from palaestra.seeding import Role, generator, integer
 
 
 @dataclass
@@ -60,12 +60,13 @@ class Worker:
         first = index * count
         env = make_vec(config.env.id, count, config.env.wrappers, **config.env.options)
         agent = build_agent(config, env.single_observation_space, env.single_action_space)
-        keys = (index, attempt) if attempt else (index,)
+        # A key of its own: adding to the seed would play the episodes of another run.
+        again = (attempt,) if attempt else ()
         self.collector = Collector(
             env,
             agent.make_actor(),
-            generator(config.seed, Role.ACTING, *keys),
-            integers(config.seed + attempt, Role.ENV, range(first, first + count)),
+            generator(config.seed, Role.ACTING, index, *again),
+            [integer(config.seed, Role.ENV, row, *again) for row in range(first, first + count)],
             first,
         )
 
