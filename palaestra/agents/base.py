@@ -11,8 +11,9 @@ A rule without learning, such as UCB, has no learner.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import Any, ClassVar, Literal
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import gymnasium
 import numpy as np
@@ -22,11 +23,29 @@ from palaestra.options import Options, validate
 from palaestra.policies.state import State
 from palaestra.registry import registry
 
+if TYPE_CHECKING:
+    from palaestra.agents.loop import Loop
+
 Mode = Literal["sample", "greedy"]
 """How an action is taken from what the actor believes; part of every reported result."""
 
 Weights = dict[str, np.ndarray]
 """Named arrays, as `Learner.weights` gives and `Actor.load_weights` takes them."""
+
+
+@dataclass(frozen=True)
+class TrainingTask:
+    """The environments that an agent with a loop of its own trains on."""
+
+    env_id: str
+    num_envs: int
+    wrappers: tuple[str, ...]
+    """Names of wrappers, innermost first."""
+    options: Mapping[str, Any]
+    """Keyword arguments of the environment."""
+    steps: int
+    """Steps of every environment in one round, where the algorithm leaves it open."""
+
 
 Step = tuple[np.ndarray, State, dict[str, np.ndarray]]
 """Action `[N, ...]`, next state, extras `[N, ...]`."""
@@ -125,6 +144,14 @@ class Agent(ABC):
 
     def make_learner(self) -> Learner | None:
         """Return the learner, or None for a rule that does not learn."""
+        return None
+
+    def make_loop(self, task: "TrainingTask") -> "Loop | None":
+        """Return the agent's own training loop, or None where rollouts feed the learner.
+
+        Raises:
+          UserError: environments that the loop cannot train on.
+        """
         return None
 
 

@@ -14,23 +14,10 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 
 from palaestra.agents.base import Actor
 from palaestra.agents.fragment import Fragment, Tree, map_tree
+from palaestra.agents.loop import EpisodeBatch, join_episodes
 from palaestra.envs.rows import reset_rows, step_info
 from palaestra.errors import UserError
 from palaestra.policies.state import State, concatenate
-
-
-@dataclass
-class EpisodeBatch:
-    """Training episodes that ended within one fragment, as columns of equal length."""
-
-    env: np.ndarray
-    """Global environment index."""
-    returns: np.ndarray
-    """Raw, unclipped, undiscounted return."""
-    length: np.ndarray
-    """Environment steps."""
-    sums: dict[str, np.ndarray]
-    """Step infos summed over the episode, as the environment's `episode_sums` names them."""
 
 
 class Collector:
@@ -122,7 +109,7 @@ class Collector:
             self._observation,
         )
         self._look_ahead(fragment, finals)
-        return fragment, _join(ended, self.sum_names)
+        return fragment, join_episodes(ended, self.sum_names)
 
     def _tally(self, reward: np.ndarray, info: dict[str, Any], done: np.ndarray) -> None:
         self._return += reward
@@ -247,25 +234,6 @@ def _resets_in_same_step(env: VectorEnv) -> bool:
             "accepted: AutoresetMode.SAME_STEP, AutoresetMode.NEXT_STEP."
         )
     return mode == AutoresetMode.SAME_STEP
-
-
-def _join(batches: list[EpisodeBatch], sum_names: tuple[str, ...]) -> EpisodeBatch:
-    if not batches:
-        none = np.zeros(0)
-        return EpisodeBatch(
-            none.astype(int), none, none.astype(int), dict.fromkeys(sum_names, none)
-        )
-    return EpisodeBatch(
-        np.concatenate([b.env for b in batches]),
-        np.concatenate([b.returns for b in batches]),
-        np.concatenate([b.length for b in batches]),
-        {name: np.concatenate([b.sums[name] for b in batches]) for name in sum_names},
-    )
-
-
-def join_episodes(batches: Sequence[EpisodeBatch]) -> EpisodeBatch:
-    """Return the episodes of several collectors as one batch."""
-    return _join(list(batches), tuple(batches[0].sums))
 
 
 def _copy(x: Any) -> np.ndarray:

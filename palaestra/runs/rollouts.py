@@ -7,7 +7,8 @@ from typing import Any, Protocol
 from palaestra.agents.base import Agent, Weights
 from palaestra.agents.base import make as make_agent
 from palaestra.agents.fragment import Fragment
-from palaestra.runs.collector import Collector, EpisodeBatch
+from palaestra.agents.loop import EpisodeBatch
+from palaestra.runs.collector import Collector
 from palaestra.runs.config import RunConfig, import_plugins
 from palaestra.seeding import Role, generator, integer
 

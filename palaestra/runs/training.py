@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from palaestra.agents.base import Learner
+from palaestra.agents.loop import EpisodeBatch, join_episodes
 from palaestra.errors import RunError, UserError
 from palaestra.runs.checkpoint import save_checkpoint
-from palaestra.runs.collector import EpisodeBatch, join_episodes
 from palaestra.runs.config import RunConfig, config_hash, default_run_id, dump_yaml
 from palaestra.runs.folder import RUNS, RunFolder
 from palaestra.runs.progress import ProgressDisplay

@@ -1,0 +1,98 @@
+"""What one round of training hands to whoever records it, and agents that run it by themselves.
+
+A run is a sequence of rounds: collect some experience, learn from it. Palaestra's own agents learn
+from fragments that rollouts bring; an algorithm of another library collects by itself and is
+adapted here, as a `Loop`.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from palaestra.agents.base import Weights
+
+
+@dataclass
+class EpisodeBatch:
+    """Training episodes that ended within one round, as columns of equal length."""
+
+    env: np.ndarray
+    """Global environment index."""
+    returns: np.ndarray
+    """Raw, unclipped, undiscounted return."""
+    length: np.ndarray
+    """Environment steps."""
+    sums: dict[str, np.ndarray] = field(default_factory=dict)
+    """Step infos summed over the episode, as the environment's `episode_sums` names them."""
+
+
+def join_episodes(batches: Sequence[EpisodeBatch], sum_names: Sequence[str] = ()) -> EpisodeBatch:
+    """Return several batches as one; `sum_names` names the sums where there is no batch."""
+    if not batches:
+        none = np.zeros(0)
+        whole = none.astype(int)
+        return EpisodeBatch(whole, none, whole, dict.fromkeys(sum_names, none))
+    return EpisodeBatch(
+        np.concatenate([b.env for b in batches]),
+        np.concatenate([b.returns for b in batches]),
+        np.concatenate([b.length for b in batches]),
+        {name: np.concatenate([b.sums[name] for b in batches]) for name in batches[0].sums},
+    )
+
+
+@dataclass
+class Round:
+    """What happened in one round of collecting and learning."""
+
+    steps: int
+    """Agent steps taken, over all environments."""
+    metrics: Mapping[str, float]
+    """What the learner says of its update, e.g. "train/value_loss"."""
+    episodes: EpisodeBatch
+    collect_s: float = 0.0
+    learn_s: float = 0.0
+
+
+class Loop(ABC):
+    """Something that trains round by round, can be stopped between two rounds and goes on exactly.
+
+    `load_state_dict` of a loop made from the same configuration gives the same further rounds as
+    the loop whose `state_dict` it was.
+    """
+
+    restores_environments: bool = True
+    """Whether `state_dict` holds where the environments are; else a checkpoint resets them."""
+
+    @abstractmethod
+    def advance(self) -> Round:
+        """Collect and learn once."""
+
+    @abstractmethod
+    def weights(self) -> Weights:
+        """Return what an actor needs to act as the learner now would, as arrays of its own."""
+
+    @abstractmethod
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything that decides the next rounds.
+
+        Nested dicts (keys are strings) and lists of arrays, tensors, numbers and strings; a
+        checkpoint stores it without pickle. Arrays may be views: whoever keeps them copies them.
+        """
+
+    @abstractmethod
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on exactly where `state_dict` was taken."""
+
+    def reset_environments(self) -> None:
+        """Cut every episode short; called before a checkpoint that cannot hold environments."""
+
+    @property
+    def failures(self) -> list[dict[str, Any]]:
+        """One record for each restart of a worker: worker, reason, traceback."""
+        return []
+
+    def close(self) -> None:
+        """Close the environments and end the workers."""
