@@ -23,6 +23,7 @@ class Role(IntEnum):
     MACROS = 8
     DATA_ORDER = 9
     LLM_SAMPLING = 10
+    GLOBAL = 11
 
 
 def sequence(seed: int, role: Role, *indices: int) -> np.random.SeedSequence:

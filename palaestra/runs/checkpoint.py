@@ -1,141 +1,236 @@
-"""Checkpoints: nested state as safetensors and JSON, written as one unit, never pickled."""
+"""The checkpoints of one run: written while training goes on, pruned, and found again."""
 
-import hashlib
 import json
-import os
+import re
 import shutil
+import threading
+import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from palaestra.errors import UserError
+from palaestra.runs.checkpoint_format import (
+    BrokenCheckpointError,
+    checkpoint_name,
+    point_to,
+    read_checkpoint,
+    read_manifest,
+    snapshot,
+    write_checkpoint,
+)
 
-SCHEMA_VERSION = 1
+_NAME = re.compile(r"step-\d{12}")
 
-_ARRAY, _TUPLE = "__array__", "__tuple__"
+
+class Checkpoints:
+    """The folder `checkpoints` of a run.
+
+    Args:
+      folder: where the checkpoints are; it need not exist yet.
+      keep_last: how many of the newest are kept.
+      keep_every: every k-th is kept as well; None keeps none for that.
+    """
+
+    def __init__(self, folder: Path, keep_last: int = 2, keep_every: int | None = None) -> None:
+        self.folder = folder
+        self.keep_last = keep_last
+        self.keep_every = keep_every
+        self._writer: threading.Thread | None = None
+        self._error: BaseException | None = None
+
+    def save(
+        self,
+        step: int,
+        parts: dict[str, Any],
+        identity: dict[str, Any],
+        *,
+        number: int = 0,
+        best: bool = False,
+        flush: Sequence[Path] = (),
+        wait: bool = True,
+    ) -> None:
+        """Copy the state and write it, in the background unless `wait`.
+
+        Args:
+          step: agent steps.
+          parts: name -> nested state, see `snapshot`.
+          identity: stored beside it, e.g. run id and configuration hash.
+          number: how many checkpoints the run has made before, for `keep_every`.
+          best: this is the best checkpoint so far.
+          flush: files that have to reach the disk first.
+          wait: return when it is written.
+
+        Raises:
+          RunError: this checkpoint, or the one before, could not be written.
+        """
+        self.wait()
+        copied = snapshot(parts)
+        identity = {**identity, "number": number}
+
+        def write() -> None:
+            try:
+                # A checkpoint of this very step is the same state.
+                if not self._is_whole(checkpoint_name(step)):
+                    write_checkpoint(self.folder, step, copied, identity, flush)
+                if best:
+                    point_to(self.folder / "best", checkpoint_name(step))
+                self._prune()
+            except BaseException as error:
+                self._error = error
+
+        self._writer = threading.Thread(target=write, name="checkpoint", daemon=True)
+        self._writer.start()
+        if wait:
+            self.wait()
+
+    def wait(self) -> None:
+        """Wait for the checkpoint that is being written.
+
+        Raises:
+          RunError: it could not be written.
+        """
+        if self._writer is not None:
+            self._writer.join()
+            self._writer = None
+        if self._error is not None:
+            error, self._error = self._error, None
+            raise error
+
+    def names(self) -> list[str]:
+        """Return the names of all checkpoints, the newest last."""
+        if not self.folder.is_dir():
+            return []
+        return sorted(p.name for p in self.folder.iterdir() if _NAME.fullmatch(p.name))
+
+    @property
+    def best(self) -> str | None:
+        """The name of the best checkpoint, if one was chosen."""
+        pointer = self.folder / "best"
+        return pointer.read_text().strip() if pointer.is_file() else None
+
+    def step(self, name: str | None = None) -> int:
+        """Return the agent steps of a checkpoint; see `read`."""
+        return int(self._find(name).removeprefix("step-"))
+
+    def read(self, name: str | None = None, only: tuple[str, ...] | None = None) -> dict[str, Any]:
+        """Return the parts of one checkpoint.
+
+        Args:
+          name: its name or "best"; None means the newest.
+          only: names of the parts to read; None reads all.
+
+        Raises:
+          UserError: there is none, or it is broken; older ones that are whole are named.
+        """
+        chosen = self._find(name)
+        try:
+            return read_checkpoint(self.folder / chosen, only)
+        except BrokenCheckpointError as error:
+            whole = [other for other in self.names() if other != chosen and self._is_whole(other)]
+            offer = f"Whole ones: {', '.join(whole)}." if whole else "There is no whole one."
+            raise UserError(f"{error} {offer}") from None
+
+    def _find(self, name: str | None) -> str:
+        known = self.names()
+        if not known:
+            raise UserError(f"{self.folder}: no checkpoint here.")
+        chosen = known[-1] if name is None else self.best if name == "best" else name
+        if chosen not in known:
+            accepted = [*known, *(["best"] if self.best else [])]
+            raise UserError(
+                f"{self.folder}: no checkpoint {name!r}; accepted: {', '.join(accepted)}."
+            )
+        return chosen
+
+    def recover(self, hashes: Sequence[str]) -> tuple[str, dict[str, Any]] | None:
+        """Return name and parts of the newest whole checkpoint, or None if there is none at all.
+
+        What a killed process left half written is removed; a broken checkpoint is set aside under
+        a name of its own, with a warning.
+
+        Args:
+          hashes: configuration hashes that this run has had; another one is a foreign checkpoint.
+
+        Raises:
+          UserError: all checkpoints are broken, or one is foreign or of a newer format.
+        """
+        for rest in self.folder.glob(".tmp-*"):
+            shutil.rmtree(rest)
+        broken = []
+        for name in reversed(self.names()):
+            path = self.folder / name
+            try:
+                manifest = read_manifest(path)
+                _check_identity(path, manifest, hashes)
+                parts = read_checkpoint(path)
+            except BrokenCheckpointError as error:
+                broken.append((path, error))
+                continue
+            for other, error in broken:
+                _set_aside(other)
+                warnings.warn(
+                    f"{error} It was set aside; the run goes on from the older {name}.",
+                    stacklevel=2,
+                )
+            return name, parts
+        if broken:
+            raise UserError(
+                f"{self.folder}: none of the checkpoints is whole. {broken[0][1]} Nothing was "
+                "changed; start the run again under another --run-id."
+            )
+        return None
+
+    def _is_whole(self, name: str) -> bool:
+        try:
+            read_manifest(self.folder / name)
+        except UserError:
+            return False
+        return True
+
+    def _prune(self) -> None:
+        known = self.names()
+        kept = {*known[-self.keep_last :], self.best}
+        for name in known:
+            if name not in kept and not self._is_milestone(name):
+                # Renamed first, so that a half removed one is never taken for a checkpoint.
+                rest = self.folder / f".tmp-{name}"
+                (self.folder / name).replace(rest)
+                shutil.rmtree(rest)
+
+    def _is_milestone(self, name: str) -> bool:
+        if self.keep_every is None:
+            return False
+        manifest = json.loads((self.folder / name / "MANIFEST.json").read_text())
+        return manifest.get("number", 0) % self.keep_every == 0
+
+
+def _check_identity(path: Path, manifest: dict[str, Any], hashes: Sequence[str]) -> None:
+    if manifest.get("config_hash") not in hashes:
+        raise UserError(
+            f"{path}: the checkpoint of another run (run id {manifest.get('run_id')!r}, "
+            f"configuration {manifest.get('config_hash')}); this run has had the configuration "
+            f"{' or '.join(hashes)}. Nothing was changed."
+        )
+
+
+def _set_aside(path: Path) -> None:
+    number = 1
+    while (target := path.with_name(f"broken-{path.name}-{number}")).exists():
+        number += 1
+    path.replace(target)
+
+
+def load_checkpoint(
+    folder: Path, only: tuple[str, ...] | None = None, name: str | None = None
+) -> dict[str, Any]:
+    """Return the parts of a checkpoint below `folder`; see `Checkpoints.read`."""
+    return Checkpoints(folder).read(name, only)
 
 
 def save_checkpoint(
     folder: Path, step: int, parts: dict[str, Any], identity: dict[str, Any]
 ) -> Path:
-    """Write `parts` as `folder/step-<12 digits>` and return its path.
-
-    The files are written to a temporary folder, flushed to disk, listed with their checksums and
-    only then moved into place, so a reader sees a complete checkpoint or none.
-
-    Args:
-      folder: the run's `checkpoints` folder.
-      step: agent steps, names the checkpoint.
-      parts: name -> nested dict of arrays, tensors, numbers, strings; each part is its own files.
-      identity: stored in the manifest, e.g. run id and configuration hash.
-    """
-    temporary = folder / f".tmp-{step:012d}-{os.getpid()}"
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    for name, part in parts.items():
-        _write_part(temporary, name, part)
-    files = {file.name: _checksum(file) for file in sorted(temporary.iterdir())}
-    manifest = {"schema_version": SCHEMA_VERSION, "step": step, **identity, "files": files}
-    _write(temporary / "MANIFEST.json", json.dumps(manifest, indent=1).encode())
-    _sync_folder(temporary)
-    target = folder / f"step-{step:012d}"
-    if target.exists():
-        shutil.rmtree(target)
-    temporary.replace(target)
-    _sync_folder(folder)
-    pointer = folder / ".latest"
-    _write(pointer, target.name.encode())
-    pointer.replace(folder / "latest")
-    _sync_folder(folder)
-    return target
-
-
-def load_checkpoint(folder: Path, only: tuple[str, ...] | None = None) -> dict[str, Any]:
-    """Return the parts of the latest checkpoint below `folder`, after checking every file.
-
-    Args:
-      folder: the run's `checkpoints` folder.
-      only: names of the parts to read; None reads all.
-
-    Raises:
-      UserError: no checkpoint, a missing or altered file, or a newer format than this one.
-    """
-    pointer = folder / "latest"
-    if not pointer.is_file():
-        raise UserError(f"{folder}: no checkpoint here; expected a file 'latest' that names one.")
-    path = folder / pointer.read_text().strip()
-    if path.parent != folder or not (path / "MANIFEST.json").is_file():
-        raise UserError(f"{path}: no checkpoint here; expected a folder with MANIFEST.json.")
-    manifest = json.loads((path / "MANIFEST.json").read_text())
-    if manifest["schema_version"] > SCHEMA_VERSION:
-        raise UserError(
-            f"{path}: format version {manifest['schema_version']} is newer than "
-            f"{SCHEMA_VERSION}, the newest that this version of Palaestra reads."
-        )
-    for name, expected in manifest["files"].items():
-        if not (path / name).is_file() or _checksum(path / name) != expected:
-            raise UserError(f"{path / name}: missing or altered since the checkpoint was written.")
-    names = [file.removesuffix(".json") for file in manifest["files"] if file.endswith(".json")]
-    return {name: _read_part(path, name) for name in names if only is None or name in only}
-
-
-def _write_part(folder: Path, name: str, part: Any) -> None:
-    from safetensors.numpy import save
-
-    arrays: dict[str, np.ndarray] = {}
-    skeleton = _split(part, "", arrays)
-    _write(folder / f"{name}.json", json.dumps(skeleton).encode())
-    _write(folder / f"{name}.safetensors", save(arrays))
-
-
-def _read_part(folder: Path, name: str) -> Any:
-    from safetensors.numpy import load_file
-
-    arrays = load_file(folder / f"{name}.safetensors")
-    return _join(json.loads((folder / f"{name}.json").read_text()), arrays)
-
-
-def _split(tree: Any, path: str, arrays: dict[str, np.ndarray]) -> Any:
-    """Return `tree` with its arrays replaced by references, and move them into `arrays`."""
-    if isinstance(tree, dict):
-        return {key: _split(value, f"{path}/{key}", arrays) for key, value in tree.items()}
-    if isinstance(tree, tuple | list):
-        return {_TUPLE: [_split(value, f"{path}/{i}", arrays) for i, value in enumerate(tree)]}
-    if isinstance(tree, np.generic):
-        return tree.item()
-    if isinstance(tree, np.ndarray) or hasattr(tree, "detach"):
-        array = np.asarray(tree.detach().cpu() if hasattr(tree, "detach") else tree)
-        arrays[path] = np.ascontiguousarray(array).reshape(array.shape)
-        return {_ARRAY: path}
-    return tree
-
-
-def _join(tree: Any, arrays: dict[str, np.ndarray]) -> Any:
-    if not isinstance(tree, dict):
-        return tree
-    if _ARRAY in tree:
-        return arrays[tree[_ARRAY]]
-    if _TUPLE in tree:
-        return tuple(_join(value, arrays) for value in tree[_TUPLE])
-    return {key: _join(value, arrays) for key, value in tree.items()}
-
-
-def _write(path: Path, content: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync_folder(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def _checksum(path: Path) -> dict[str, Any]:
-    content = path.read_bytes()
-    return {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    """Write one checkpoint and return its path; see `Checkpoints.save`."""
+    Checkpoints(folder).save(step, parts, identity)
+    return folder / checkpoint_name(step)

@@ -100,6 +100,20 @@ def train(
         str | None, typer.Option(help="Name of the run; by default it follows from the options.")
     ] = None,
     seed: Annotated[int | None, typer.Option(help="The seed of everything.")] = None,
+    seeds: Annotated[
+        int, typer.Option(min=1, help="Train this many seeds in parallel, with one report.")
+    ] = 1,
+    parallel: Annotated[
+        int | None, typer.Option(min=1, help="Seeds at a time; by default as many as CPUs allow.")
+    ] = None,
+    resume: Annotated[
+        str,
+        typer.Option(help="Where the run exists: never (refuse), auto (go on) or must (go on)."),
+    ] = "never",
+    override_config: Annotated[
+        bool,
+        typer.Option("--override-config", help="Go on although the configuration has changed."),
+    ] = False,
     workers: Annotated[
         int | None, typer.Option(help="Rollout workers in Ray; 0 collects in this process.")
     ] = None,
@@ -113,9 +127,10 @@ def train(
 ) -> None:
     """Train an agent; then evaluate it and write a report where the preset says so."""
     from palaestra.runs.config import load_config
+    from palaestra.runs.verbs import check_resume, train_and_report
     from palaestra.runs.verbs import dry_run as show
-    from palaestra.runs.verbs import train_and_report
 
+    mode = check_resume(resume)
     config = load_config(
         source,
         override or (),
@@ -126,13 +141,44 @@ def train(
     if dry_run:
         show(config, run_id, as_json)
         return
-    raise typer.Exit(train_and_report(config, run_id, as_json))
+    if seeds > 1:
+        from palaestra.runs.seeds import train_seeds
+
+        code = train_seeds(
+            config, seeds, run_id=run_id, resume=mode, parallel=parallel, as_json=as_json
+        )
+    else:
+        code = train_and_report(
+            config, run_id, as_json, resume=mode, override_config=override_config
+        )
+    raise typer.Exit(code)
+
+
+@app.command()
+def resume(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="A run by id or path.")],
+    override: Annotated[
+        list[str] | None,
+        typer.Option(
+            "-o", "--override", help="Go on with another value, as total_steps=2e6; repeatable."
+        ),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Go on with a run that was stopped or killed, exactly where its last checkpoint was made."""
+    from palaestra.runs.verbs import resume_run
+
+    raise typer.Exit(resume_run(run, override or (), as_json))
 
 
 @app.command()
 def evaluate(
     agent: Annotated[
-        str, typer.Argument(metavar="AGENT|RUN", help="A reference agent, or a run by id or path.")
+        str,
+        typer.Argument(
+            metavar="AGENT|RUN|FOLDER",
+            help="A reference agent, a run by id or path, or an exported folder.",
+        ),
     ],
     suite: Annotated[
         str | None, typer.Option(help="Suite by name; a run's own suite by default.")
@@ -147,6 +193,10 @@ def evaluate(
     ] = None,
     mode: Annotated[
         str | None, typer.Option(help="sample or greedy (default: runs greedy, rules sample).")
+    ] = None,
+    checkpoint: Annotated[
+        str | None,
+        typer.Option(help="Checkpoint of a run by name, or best; the newest by default."),
     ] = None,
     override: Annotated[
         list[str] | None,
@@ -164,6 +214,7 @@ def evaluate(
         episodes=episodes,
         tasks=tuple(task or ()),
         mode=mode,
+        checkpoint=checkpoint,
         overrides=override or (),
         as_json=as_json,
     )

@@ -18,6 +18,7 @@ from palaestra.agents.loop import EpisodeBatch, join_episodes
 from palaestra.envs.rows import reset_rows, step_info
 from palaestra.errors import UserError
 from palaestra.policies.state import State, concatenate
+from palaestra.seeding import Role, integer
 
 
 class Collector:
@@ -29,6 +30,7 @@ class Collector:
       rng: the acting stream.
       seeds: one seed for each environment; they decide every episode.
       first_env: global index of the first row, for episode records.
+      resets: reset the environments at checkpoints even if they could give their state.
 
     Cases at the end of an episode (row n ends at step t):
       same-step: `observation[t + 1]` is the reset one, `reset[t + 1]` is true.
@@ -46,6 +48,7 @@ class Collector:
         rng: np.random.Generator,
         seeds: Sequence[int],
         first_env: int = 0,
+        resets: bool = False,
     ) -> None:
         self.env = env
         self.actor = actor
@@ -53,16 +56,29 @@ class Collector:
         self.first_env = first_env
         self.same_step = _resets_in_same_step(env)
         self.sum_names: tuple[str, ...] = tuple(env.metadata.get("episode_sums", ()))
-        n = env.num_envs
-        self._observation = reset_rows(env, seeds)
+        self.restores_environments = hasattr(env.unwrapped, "get_state") and not resets
+        self._seeds = seeds
+        self._resets = 0
+        self._begin(reset_rows(env, seeds))
+        self._state = actor.initial_state(env.num_envs)
+        space = env.single_action_space
+        self._clip = (space.low, space.high) if isinstance(space, gymnasium.spaces.Box) else None
+
+    def _begin(self, observation: Tree) -> None:
+        """Start an episode in every row."""
+        n = self.env.num_envs
+        self._observation = observation
         self._reset = np.ones(n, bool)  # the next step is the first of an episode
         self._skip = np.zeros(n, bool)  # the next step ignores the action
-        self._state = actor.initial_state(n)
         self._return = np.zeros(n, np.float64)
         self._length = np.zeros(n, np.int64)
         self._sums = {name: np.zeros(n, np.float64) for name in self.sum_names}
-        space = env.single_action_space
-        self._clip = (space.low, space.high) if isinstance(space, gymnasium.spaces.Box) else None
+
+    def reset_environments(self) -> None:
+        """Cut every episode short and start others; the cut ones are not recorded."""
+        self._resets += 1
+        seeds = [integer(seed, Role.ENV, self._resets) for seed in self._seeds]
+        self._begin(reset_rows(self.env, seeds))
 
     def collect(self, steps: int) -> tuple[Fragment, EpisodeBatch]:
         """Step every environment `steps` times and return what happened."""
@@ -179,11 +195,12 @@ class Collector:
     def state_dict(self) -> dict[str, Any]:
         """Return everything that decides the next fragment, the environments' own state included.
 
-        `env` is None where the environment offers no `get_state`.
+        `env` is None where the environment cannot be restored; it then has to have been reset.
         """
         base = self.env.unwrapped
         return {
-            "env": base.get_state() if hasattr(base, "get_state") else None,
+            "env": base.get_state() if self.restores_environments else None,  # type: ignore[attr-defined]
+            "resets": self._resets,
             "rng": self.rng.bit_generator.state,
             "observation": map_tree(np.copy, self._observation),
             "reset": self._reset.copy(),
@@ -198,19 +215,23 @@ class Collector:
         """Go on exactly where `state_dict` was taken.
 
         Raises:
-          UserError: the environments' own state was not saved.
+          UserError: the environments cannot be brought where they were.
         """
-        if state["env"] is None:
-            raise UserError(f"{self.env!r} offers no get_state/set_state, so it cannot go on.")
-        self.env.unwrapped.set_state(state["env"])  # type: ignore[attr-defined]
         self.rng.bit_generator.state = state["rng"]
-        self._observation = state["observation"]
-        self._reset, self._skip = state["reset"], state["skip"]
         fresh = self._state.tensors()
         self._state = self._state.with_tensors(
             {path: _like(fresh[path], array) for path, array in state["state"].items()}
         )
-        # Copies, because the totals are updated in place.
+        if state["env"] is None or not self.restores_environments:
+            # The run itself made this reset before it took the state.
+            self._resets = state["resets"] - (state["env"] is None)
+            self.reset_environments()
+            return
+        self._resets = state["resets"]
+        self.env.unwrapped.set_state(state["env"])  # type: ignore[attr-defined]
+        # Copies, because most of them are updated in place.
+        self._observation = map_tree(np.copy, state["observation"])
+        self._reset, self._skip = state["reset"].copy(), state["skip"].copy()
         self._return, self._length = state["return"].copy(), state["length"].copy()
         self._sums = {name: total.copy() for name, total in state["sums"].items()}
 

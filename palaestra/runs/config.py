@@ -25,6 +25,10 @@ class EnvConfig(Options):
     num_envs: int = Field(8, ge=1, description="parallel environments, over all workers")
     wrappers: tuple[str, ...] = Field((), description="wrappers by name, innermost first")
     options: dict[str, Any] = Field({}, description="keyword arguments of the environment")
+    reset_at_checkpoint: bool = Field(
+        False,
+        description="reset environments at every checkpoint, for those that cannot be restored",
+    )
 
 
 class RolloutConfig(Options):
@@ -58,6 +62,23 @@ class EvaluationConfig(Options):
     baselines: tuple[str, ...] = Field((), description="reference agents evaluated beside it")
 
 
+class CheckpointConfig(Options):
+    """When checkpoints are written and which are kept."""
+
+    every: int | None = Field(
+        None, ge=1, description="agent steps between two checkpoints; null: a tenth of the run"
+    )
+    minutes: float | None = Field(
+        5, gt=0, description="at most this long between two; not where it resets environments"
+    )
+    keep_last: int = Field(2, ge=1, description="how many of the newest are kept")
+    keep_every: int | None = Field(None, ge=1, description="every k-th is kept as well")
+    best: str | None = Field(
+        None, description="a metric of metrics.jsonl; the checkpoint where it was best is kept"
+    )
+    best_is: Literal["max", "min"] = Field("max", description="which values of it are better")
+
+
 class RunConfig(Options):
     """Everything that decides a run; the file in the run folder has no implicit defaults."""
 
@@ -73,8 +94,10 @@ class RunConfig(Options):
     threads: int = Field(
         default_factory=lambda: os.cpu_count() or 1, ge=1, description="torch threads to learn with"
     )
+    checkpoint: CheckpointConfig = CheckpointConfig()
     log_interval: int = Field(1, ge=1, description="updates between two lines of metrics")
     tensorboard: bool = Field(True, description="write TensorBoard events beside the metrics")
+    trackers: tuple[str, ...] = Field((), description="further trackers: mlflow, wandb")
     plugins: tuple[str, ...] = Field((), description="modules to import before names are resolved")
 
     @field_validator("agent", "policy")
@@ -171,14 +194,40 @@ def dump_yaml(config: RunConfig) -> str:
 def config_hash(config: RunConfig) -> str:
     """Return the first 8 hex digits of the SHA-256 of what decides the run's results.
 
-    Where a run is carried out (cluster address, restarts, tensorboard) is not part of it.
+    Where a run is carried out and what is kept of it (cluster address, restarts, checkpoints,
+    trackers) is not part of it.
     """
+    return hashlib.sha256(json.dumps(_decisive(config), sort_keys=True).encode()).hexdigest()[:8]
+
+
+def config_difference(old: RunConfig, new: RunConfig) -> list[str]:
+    """Return one line, as "agent.gamma: 0.99 -> 0.98", for each difference that decides results."""
+    before, after = (_flat(_decisive(config)) for config in (old, new))
+    return [
+        f"{key}: {before.get(key, 'absent')} -> {after.get(key, 'absent')}"
+        for key in sorted(before.keys() | after.keys())
+        if before.get(key, ...) != after.get(key, ...)
+    ]
+
+
+def _decisive(config: RunConfig) -> dict[str, Any]:
     data = config.model_dump(mode="json")
-    for key in ("description", "tensorboard"):
+    checkpoint = data.pop("checkpoint")
+    if config.env.reset_at_checkpoint:
+        data["checkpoint"] = {"every": checkpoint["every"]}
+    for key in ("description", "tensorboard", "trackers"):
         del data[key]
     for key in ("address", "max_restarts", "timeout_s"):
         del data["rollout"][key]
-    return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:8]
+    return data
+
+
+def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat = {}
+    for key, value in tree.items():
+        inner = _flat(value, f"{prefix}{key}.") if isinstance(value, dict) and value else None
+        flat |= inner if inner is not None else {f"{prefix}{key}": value}
+    return flat
 
 
 def default_run_id(config: RunConfig) -> str:

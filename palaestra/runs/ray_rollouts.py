@@ -18,6 +18,11 @@ from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskErro
 from palaestra.agents.base import Weights
 from palaestra.errors import RunError, UserError
 from palaestra.runs.config import RunConfig
+from palaestra.runs.random_state import (
+    global_random_state,
+    seed_globals,
+    set_global_random_state,
+)
 from palaestra.runs.rollouts import Rollout, Worker
 
 START_TIMEOUT_S = 300
@@ -53,6 +58,9 @@ class RayRollouts:
             # Wait here, so that an environment that cannot be made fails at once and by name.
             for slot in self._slots:
                 self._await_start(slot)
+            self.restores_environments = bool(
+                ray.get(self._slots[0].actor.restores_environments.remote())
+            )
         except Exception:
             self.close()
             raise
@@ -119,6 +127,19 @@ class RayRollouts:
                 f"worker {slot.index} did not start within {START_TIMEOUT_S} s."
             ) from None
 
+    def reset_environments(self) -> None:
+        """Cut every episode short.
+
+        Raises:
+          RunError: a worker died meanwhile.
+        """
+        try:
+            states = ray.get([slot.actor.reset_environments.remote() for slot in self._slots])
+        except RayError as error:
+            raise RunError(f"a worker failed while its environments were reset: {error}") from error
+        for slot, state in zip(self._slots, states, strict=True):
+            slot.state = state
+
     def state_dict(self) -> dict[str, Any]:
         """Return the state of every worker."""
         for slot in self._slots:
@@ -161,23 +182,37 @@ class _RemoteWorker:
         torch.set_num_threads(threads)
         from palaestra.runs.config import resolve
 
-        self.worker = Worker(resolve(config), index, attempt)
+        resolved = resolve(config)
+        seed_globals(resolved.seed, index, attempt)
+        self.worker = Worker(resolved, index, attempt)
 
     def ready(self) -> bool:
         """Answer once the environments stand."""
         return True
 
+    def restores_environments(self) -> bool:
+        """Whether the state holds where the environments are."""
+        return self.worker.restores_environments
+
     def collect(self, weights: Weights, version: int) -> tuple[Rollout, dict[str, Any]]:
         """Return the next fragment and the worker's state after it."""
-        return self.worker.collect(weights, version), self.worker.state_dict()
+        return self.worker.collect(weights, version), self.state_dict()
+
+    def reset_environments(self) -> dict[str, Any]:
+        """Cut every episode short and return the worker's state."""
+        self.worker.reset_environments()
+        return self.state_dict()
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the worker's state."""
-        return self.worker.state_dict()
+        """Return the worker's state and this process's global generators."""
+        return {**self.worker.state_dict(), "random": global_random_state()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Set the worker's state."""
         self.worker.load_state_dict(state)
+        # Absent where the checkpoint was made by workers in one process.
+        if "random" in state:
+            set_global_random_state(state["random"])
 
 
 def connect(address: str | None, num_cpus: int) -> bool:

@@ -29,6 +29,13 @@ class Rollouts(Protocol):
     def collect(self, weights: Weights, version: int) -> list[Rollout]:
         """Act with `weights`, which are the `version`-th, and return one fragment a worker."""
 
+    @property
+    def restores_environments(self) -> bool:
+        """Whether `state_dict` holds where the environments are."""
+
+    def reset_environments(self) -> None:
+        """Cut every episode short."""
+
     def state_dict(self) -> dict[str, Any]:
         """Return everything that decides the next fragments."""
 
@@ -69,7 +76,17 @@ class Worker:
             generator(config.seed, Role.ACTING, index, *again),
             [integer(config.seed, Role.ENV, row, *again) for row in range(first, first + count)],
             first,
+            config.env.reset_at_checkpoint,
         )
+
+    @property
+    def restores_environments(self) -> bool:
+        """Whether the state holds where the environments are."""
+        return self.collector.restores_environments
+
+    def reset_environments(self) -> None:
+        """Cut every episode short."""
+        self.collector.reset_environments()
 
     def collect(self, weights: Weights, version: int) -> Rollout:
         """Return the next fragment, collected with `weights`."""
@@ -101,6 +118,16 @@ class LocalRollouts:
     def collect(self, weights: Weights, version: int) -> list[Rollout]:
         """Return one fragment from each worker."""
         return [worker.collect(weights, version) for worker in self.workers]
+
+    @property
+    def restores_environments(self) -> bool:
+        """Whether the state holds where the environments are."""
+        return all(worker.restores_environments for worker in self.workers)
+
+    def reset_environments(self) -> None:
+        """Cut every episode short."""
+        for worker in self.workers:
+            worker.reset_environments()
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state of every worker."""

@@ -4,7 +4,7 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 import gymnasium
 from gymnasium import spaces
@@ -14,22 +14,30 @@ from palaestra.agents.base import Actor, Mode
 from palaestra.agents.base import make as make_agent
 from palaestra.errors import UserError, did_you_mean
 from palaestra.registry import registry
-from palaestra.runs.checkpoint import load_checkpoint
+from palaestra.runs.checkpoint import Checkpoints
 from palaestra.runs.config import (
     EvaluationConfig,
     RunConfig,
     default_run_id,
     dump_yaml,
     import_plugins,
+    load_config,
     parse_yaml,
 )
 from palaestra.runs.evaluation import Factory, evaluate
 from palaestra.runs.folder import RUNS, RunFolder
+from palaestra.runs.lock import RunLock
 from palaestra.runs.progress import ProgressDisplay
 from palaestra.runs.result_table import print_comparison
 from palaestra.runs.results import Evaluation
 from palaestra.runs.rollouts import build_agent
-from palaestra.runs.training import build_learner, environment_spaces, train
+from palaestra.runs.training import (
+    Resume,
+    build_loop,
+    environment_spaces,
+    is_finished,
+    train,
+)
 
 
 def say(message: str) -> None:
@@ -40,14 +48,16 @@ def say(message: str) -> None:
 def dry_run(config: RunConfig, run_id: str | None, as_json: bool) -> None:
     """Print the resolved configuration and what it amounts to; write nothing."""
     RunFolder.check_free(run_id or default_run_id(config))
-    weights = build_learner(config).weights()
-    steps = config.env.num_envs * config.rollout.steps
-    facts = {
-        "run_id": run_id or default_run_id(config),
-        "updates": -(-config.total_steps // steps),
-        "agent_steps_per_update": steps,
-        "weights": sum(x.size for x in weights.values()),
-    }
+    agent = build_agent(config, *environment_spaces(config))
+    learner = agent.make_learner()
+    facts: dict[str, Any] = {"run_id": run_id or default_run_id(config)}
+    if learner is not None:
+        steps = config.env.num_envs * config.rollout.steps
+        facts["updates"] = -(-config.total_steps // steps)
+        facts["agent_steps_per_update"] = steps
+        facts["weights"] = sum(x.size for x in learner.weights().values())
+    else:
+        build_loop(config).close()
     if as_json:
         print(json.dumps({**facts, "config": config.model_dump(mode="json")}))
         return
@@ -56,18 +66,62 @@ def dry_run(config: RunConfig, run_id: str | None, as_json: bool) -> None:
         print(f"# {name}: {value:,}" if isinstance(value, int) else f"# {name}: {value}")
 
 
-def train_and_report(config: RunConfig, run_id: str | None, as_json: bool) -> int:
+def check_resume(given: str) -> Resume:
+    """Return what --resume says.
+
+    Raises:
+      UserError: it is none of the accepted words.
+    """
+    if given not in get_args(Resume):
+        raise UserError(f"--resume: {given!r} is not accepted: {', '.join(get_args(Resume))}.")
+    return cast(Resume, given)
+
+
+def resume_run(run: str, overrides: Sequence[str], as_json: bool) -> int:
+    """Go on with a run, with other values where they are given; return the exit code."""
+    folder = RunFolder.open(run)
+    config = load_config(str(folder.path / "config.yaml"), overrides)
+    return train_and_report(
+        config,
+        folder.path.name,
+        as_json,
+        root=folder.path.parent,
+        resume="must",
+        override_config=bool(overrides),
+    )
+
+
+def train_and_report(
+    config: RunConfig,
+    run_id: str | None,
+    as_json: bool,
+    *,
+    root: Path = RUNS,
+    resume: Resume = "never",
+    override_config: bool = False,
+) -> int:
     """Train, evaluate and report as the configuration asks; return the exit code."""
-    folder = train(config, run_id, begun=_introduce)
+    done = _finished(config, run_id or default_run_id(config), root, resume)
+    folder = train(
+        config,
+        run_id,
+        root=root,
+        resume=resume,
+        override_config=override_config,
+        begun=_introduce,
+    )
     run_id, status = folder.manifest["run_id"], folder.manifest["status"]
     result = {"run_id": run_id, "status": status, "path": str(folder.path)}
     if status == "stopped":
         say(
             f"stopped at {folder.manifest['agent_steps']:,} agent steps; the checkpoint is saved. "
-            f"Look at it with: palaestra report {run_id}"
+            f"Go on with: palaestra resume {run_id}"
         )
+    elif done and (config.evaluation is None or _is_evaluated(folder, config.evaluation)):
+        say(f"run {run_id} has succeeded before; there is nothing left to do")
     elif config.evaluation is not None:
-        print_comparison(evaluate_run(folder, config.evaluation), Console(stderr=as_json))
+        with RunLock(folder.path):
+            print_comparison(evaluate_run(folder, config.evaluation), Console(stderr=as_json))
         from palaestra.runs.report import write_report
 
         result["report"] = str(write_report([folder.path]))
@@ -77,8 +131,25 @@ def train_and_report(config: RunConfig, run_id: str | None, as_json: bool) -> in
     return 0 if status == "succeeded" else 130
 
 
-def _introduce(folder: RunFolder, config: RunConfig) -> None:
+def _finished(config: RunConfig, run_id: str, root: Path, resume: Resume) -> bool:
+    """Whether the run to go on with has no training left."""
+    if resume == "never" or not RunFolder.exists(run_id, root):
+        return False
+    return is_finished(RunFolder.open(root / run_id), config)
+
+
+def _is_evaluated(folder: RunFolder, wanted: EvaluationConfig) -> bool:
+    """Whether the evaluation at the end of the run, and its report, are there."""
+    target = folder.path / "eval" / f"{wanted.suite}-{folder.manifest['agent_steps']}"
+    names = [label(folder.config()), *wanted.baselines]
+    files = [*(target / name / "summary.json" for name in names), folder.path / "report.html"]
+    return all(file.is_file() for file in files)
+
+
+def _introduce(folder: RunFolder, config: RunConfig, step: int) -> None:
     say(f"run {folder.manifest['run_id']}: {config.description or config.experiment}")
+    if folder.manifest["attempts"]:
+        say(f"  going on from step {step:,}" if step else "  no checkpoint yet: from the beginning")
     say(f"  {config.total_steps:,} agent steps of {config.env.id}; folder {folder.path}")
 
 
@@ -88,8 +159,9 @@ def evaluate_run(folder: RunFolder, wanted: EvaluationConfig) -> list[Evaluation
     Every agent plays the same instances with the same rewards.
     """
     config = folder.config()
-    target = folder.path / "eval" / f"{wanted.suite}-{folder.manifest['agent_steps']}"
-    agents: list[tuple[str, Factory, Mode]] = [(label(config), RunActors(folder), wanted.mode)]
+    actors = RunActors(folder)
+    target = folder.path / "eval" / f"{wanted.suite}-{actors.step}"
+    agents: list[tuple[str, Factory, Mode]] = [(label(config), actors, wanted.mode)]
     agents += [(name, ReferenceActors(name), "sample") for name in wanted.baselines]
     found = []
     for name, factory, mode in agents:
@@ -149,6 +221,7 @@ def evaluate_named(
     episodes: int | None,
     tasks: tuple[str, ...],
     mode: str | None,
+    checkpoint: str | None,
     overrides: Sequence[str],
     as_json: bool,
 ) -> None:
@@ -168,6 +241,8 @@ def evaluate_named(
     if own is None or own.suite != name:
         own = EvaluationConfig(suite=name)
     factory: Factory
+    if folder is None and checkpoint is not None:
+        raise UserError("--checkpoint: only runs have checkpoints.")
     if folder is None or config is None:
         title, place = ",".join([agent, *overrides]), Path("evaluations") / name
         factory = ReferenceActors(agent, _options(overrides))
@@ -175,8 +250,8 @@ def evaluate_named(
         raise UserError("-o: options belong to reference agents; a run keeps its own.")
     else:
         title = label(config)
-        place = folder.path / "eval" / f"{name}-{folder.manifest['agent_steps']}"
-        factory = RunActors(folder)
+        factory = RunActors(folder, checkpoint)
+        place = folder.path / "eval" / f"{name}-{factory.step}"
     evaluation = _evaluate(
         title,
         factory,
@@ -232,17 +307,23 @@ class ReferenceActors:
 
 
 class RunActors:
-    """Makes actors with the weights of a run's last checkpoint.
+    """Makes actors with the weights of a run's checkpoint; `step` tells when it was made.
+
+    Args:
+      folder: the run.
+      checkpoint: name of the checkpoint, or "best"; None means the last one.
 
     Raises:
-      UserError: the run has no usable checkpoint.
+      UserError: no such checkpoint, or it is broken; those that are whole are named.
     """
 
-    def __init__(self, folder: RunFolder) -> None:
+    def __init__(self, folder: RunFolder, checkpoint: str | None = None) -> None:
         self.config = folder.config()
         import_plugins(self.config.plugins)
         self.spaces = environment_spaces(self.config)
-        self.weights = load_checkpoint(folder.checkpoints, only=("actor",))["actor"]
+        store = Checkpoints(folder.checkpoints)
+        self.step = store.step(checkpoint)
+        self.weights = store.read(checkpoint, ("actor",))["actor"]
 
     def __call__(self, observation_space: Any, action_space: Any) -> Actor:
         """Return the trained actor; raises `UserError` for spaces it was not trained on."""

@@ -140,7 +140,7 @@ def test_workers_go_on_exactly_where_they_were_saved() -> None:
 
 
 def test_an_interrupt_saves_a_checkpoint_and_marks_the_run_stopped(tmp_path: Path) -> None:
-    def interrupt(folder: RunFolder, config: RunConfig) -> None:
+    def interrupt(folder: RunFolder, config: RunConfig, step: int) -> None:
         # Delivered once the trainer has taken over the signal.
         original = folder.begin_attempt
 

@@ -1,0 +1,171 @@
+"""Runs in processes that can be killed, and the comparison of what they leave behind."""
+
+import json
+import multiprocessing
+import os
+import signal
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from palaestra.runs.checkpoint import Checkpoints
+from palaestra.runs.config import RunConfig, load_config
+
+QUICK = ["threads=1", "tensorboard=false", "evaluation=null"]
+
+SMALL_PPO = [*QUICK, "env.num_envs=4", "agent.minibatch_size=16", "rollout.steps=8"]
+
+CONFIGS: dict[str, tuple[str, list[str]]] = {
+    "ppo-mlp": ("cartpole", [*SMALL_PPO, "total_steps=3200", "agent.num_epochs=2"]),
+    "ppo-gru": ("demo", [*SMALL_PPO, "total_steps=3200", "log_interval=3", "policy.hidden_size=8"]),
+    "ppo-attention": (
+        "demo",
+        [
+            *SMALL_PPO,
+            "total_steps=1600",
+            "policy.name=attention",
+            "policy.width=8",
+            "policy.heads=2",
+        ],
+    ),
+    "ppo-mlp-masked": ("tictactoe", [*SMALL_PPO, "total_steps=3200"]),
+    "ppo-gru-contextual": (
+        "contextual-bandit",
+        [*SMALL_PPO, "total_steps=1600", "policy.hidden_size=8"],
+    ),
+    "q-learning": (
+        "tictactoe",
+        [
+            *QUICK,
+            "env.num_envs=4",
+            "rollout.steps=8",
+            "agent.name=q-learning",
+            "policy=null",
+            "total_steps=3200",
+        ],
+    ),
+}
+"""A small run for every agent and for every kind of policy and environment: preset, overrides."""
+
+_context = multiprocessing.get_context("forkserver")
+_context.set_forkserver_preload(["palaestra.runs.training", "palaestra.agents.ppo"])
+
+
+def config_of(name: str, *overrides: str, **settings: Any) -> RunConfig:
+    preset, own = CONFIGS[name]
+    return load_config(preset, [*own, *overrides], **settings)
+
+
+def start(config: RunConfig, run_id: str, root: Path, dies_at: int | None = None) -> Any:
+    """Start or go on with a run in a process of its own.
+
+    Args:
+      dies_at: kill the process at this operation on the files of a checkpoint, counted from 1.
+    """
+    arguments = (config.model_dump(mode="json"), run_id, str(root), dies_at)
+    process = _context.Process(target=_train, args=arguments)
+    process.start()
+    return process
+
+
+def _train(config: dict[str, Any], run_id: str, root: str, dies_at: int | None) -> None:
+    from palaestra.runs.config import resolve
+    from palaestra.runs.training import train
+
+    if dies_at is not None:
+        _die_at(dies_at)
+    train(resolve(config), run_id, root=Path(root), resume="auto", quiet=True)
+
+
+def _die_at(number: int) -> None:
+    """Make the process kill itself at the given operation on a checkpoint's files."""
+    from palaestra.runs import checkpoint, checkpoint_format
+
+    count = 0
+
+    def dying(function: Any) -> Any:
+        def call(*arguments: Any, **options: Any) -> Any:
+            nonlocal count
+            count += 1
+            if count == number:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return function(*arguments, **options)
+
+        return call
+
+    for name in ("_write", "_sync", "_sync_folder"):
+        setattr(checkpoint_format, name, dying(getattr(checkpoint_format, name)))
+    Path.replace = dying(Path.replace)  # type: ignore[method-assign]
+    checkpoint.shutil.rmtree = dying(checkpoint.shutil.rmtree)  # type: ignore[assignment]
+
+
+def finish(process: Any) -> None:
+    """Wait for a process that is expected to succeed."""
+    process.join(timeout=240)
+    assert process.exitcode == 0, process.exitcode
+
+
+def straight(config: RunConfig, run_id: str, root: Path) -> float:
+    """Run without interruption and return the seconds that it took."""
+    begin = time.monotonic()
+    finish(start(config, run_id, root))
+    return time.monotonic() - begin
+
+
+def killed(
+    config: RunConfig,
+    run_id: str,
+    root: Path,
+    lives: Sequence[float],
+) -> int:
+    """Kill the run after each of these seconds, go on each time, and return the number of kills."""
+    kills = 0
+    for seconds in lives:
+        process = start(config, run_id, root)
+        process.join(timeout=seconds)
+        if process.exitcode is None:
+            os.kill(process.pid, signal.SIGKILL)
+            kills += 1
+        process.join()
+    finish(start(config, run_id, root))
+    return kills
+
+
+def untimed(path: Path) -> list[dict[str, Any]]:
+    """Return the lines of metrics.jsonl without what depends on time."""
+    lines = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
+    timed = ("t", "attempt")
+    return [
+        {k: v for k, v in line.items() if k not in timed and not k.startswith("time/")}
+        for line in lines
+    ]
+
+
+def assert_same_run(one: Path, other: Path) -> None:
+    """Everything that two runs leave is equal bit for bit, but for times."""
+    assert untimed(one) == untimed(other)
+    assert (one / "episodes.jsonl").read_bytes() == (other / "episodes.jsonl").read_bytes()
+    states = [Checkpoints(path / "checkpoints").read() for path in (one, other)]
+    for state in states:
+        del state["run"]["logs"]  # holds the lengths of lines with times in them
+    assert_same_tree(states[0], states[1])
+
+
+def assert_same_tree(one: Any, other: Any, path: str = "") -> None:
+    assert type(one) is type(other), path
+    if isinstance(one, dict):
+        assert one.keys() == other.keys(), path
+        for key, value in one.items():
+            assert_same_tree(value, other[key], f"{path}/{key}")
+    elif isinstance(one, tuple):
+        assert len(one) == len(other), path
+        for i, (a, b) in enumerate(zip(one, other, strict=True)):
+            assert_same_tree(a, b, f"{path}/{i}")
+    elif isinstance(one, np.ndarray):
+        assert one.dtype == other.dtype, path
+        np.testing.assert_array_equal(one, other, err_msg=path)
+    else:
+        assert one == other or (one != one and other != other), (path, one, other)

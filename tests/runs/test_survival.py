@@ -1,0 +1,109 @@
+"""Kill tests: a run that was killed and gone on with leaves what an undisturbed one leaves."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from palaestra.runs.folder import RunFolder
+from tests.runs.survival import (
+    CONFIGS,
+    assert_same_run,
+    config_of,
+    finish,
+    killed,
+    start,
+    straight,
+)
+
+KILLS = 10
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_run_killed_at_ten_random_moments_equals_the_straight_run(
+    name: str, tmp_path: Path
+) -> None:
+    config = config_of(name)
+    seconds = straight(config, "straight", tmp_path)
+    rng = np.random.default_rng(0)
+    kills = runs = 0
+    while kills < KILLS:
+        runs += 1
+        assert runs < 20, "the runs end before they are killed"
+        # Several kills in the course of one run, the first of them anywhere.
+        lives = rng.uniform(0, [seconds, seconds / 2, seconds / 2])
+        kills += killed(config, f"killed-{runs}", tmp_path, lives)
+        assert_same_run(tmp_path / "straight", tmp_path / f"killed-{runs}")
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_the_same_seed_gives_the_same_run_twice(name: str, tmp_path: Path) -> None:
+    for run_id in ("one", "two"):
+        finish(start(config_of(name), run_id, tmp_path))
+    assert_same_run(tmp_path / "one", tmp_path / "two")
+
+
+def test_a_run_killed_at_any_operation_of_a_checkpoint_equals_the_straight_run(
+    tmp_path: Path,
+) -> None:
+    config = config_of("q-learning", "total_steps=480", "checkpoint.every=96")
+    straight(config, "straight", tmp_path)
+    died, operation = 0, 1
+    while True:  # until an operation is asked for that the run does not come to
+        run_id = f"dies-at-{operation}"
+        process = start(config, run_id, tmp_path, dies_at=operation)
+        process.join(timeout=120)
+        if process.exitcode == 0:
+            break
+        assert process.exitcode == -9
+        died += 1
+        finish(start(config, run_id, tmp_path))
+        assert_same_run(tmp_path / "straight", tmp_path / run_id)
+        assert not list((tmp_path / run_id / "checkpoints").glob(".tmp-*"))
+        operation += 4  # every fourth, to take a quarter of the time
+    assert died > 10
+
+
+def test_the_manifest_tells_of_every_attempt(tmp_path: Path) -> None:
+    config = config_of("q-learning", "checkpoint.every=96")
+    seconds = straight(config, "straight", tmp_path)
+    kills = killed(config, "killed", tmp_path, [seconds * 0.8])
+    attempts = RunFolder.open("killed", tmp_path).manifest["attempts"]
+    reasons = [attempt["reason"] for attempt in attempts]
+    assert reasons == ["killed"] * (len(attempts) - 1) + ["succeeded"]
+    assert len(attempts) <= kills + 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["ppo-gru", "q-learning"])
+def test_a_run_with_ray_workers_killed_at_random_moments_equals_the_straight_run(
+    name: str, tmp_path: Path, ray_cluster: None
+) -> None:
+    import ray
+
+    address = ray.get_runtime_context().gcs_address
+    config = config_of(name, rollout__workers=2, rollout__address=address)
+    seconds = straight(config, "straight", tmp_path)
+    rng = np.random.default_rng(1)
+    kills = killed(config, "killed", tmp_path, rng.uniform(0.3 * seconds, seconds, 4))
+    assert kills > 0
+    assert_same_run(tmp_path / "straight", tmp_path / "killed")
+
+
+def test_ray_workers_and_workers_in_this_process_leave_the_same_run(
+    tmp_path: Path, ray_cluster: None
+) -> None:
+    import ray
+
+    address = ray.get_runtime_context().gcs_address
+    for backend in ("local", "ray"):
+        config = config_of(
+            "ppo-gru", f"rollout.backend={backend}", rollout__workers=2, rollout__address=address
+        )
+        finish(start(config, backend, tmp_path))
+    from palaestra.runs.checkpoint import load_checkpoint
+    from tests.runs.survival import assert_same_tree, untimed
+
+    assert untimed(tmp_path / "local") == untimed(tmp_path / "ray")
+    weights = [load_checkpoint(tmp_path / b / "checkpoints", ("actor",)) for b in ("local", "ray")]
+    assert_same_tree(*weights)
