@@ -3,13 +3,15 @@
 import importlib
 import inspect
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import gymnasium
 from gymnasium.envs.registration import load_env_creator
-from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
+from gymnasium.vector import VectorEnv
 from pydantic import BaseModel
 
+from palaestra.envs.recorded import RowsVectorEnv
 from palaestra.errors import UserError, did_you_mean
 from palaestra.registry import registry
 
@@ -24,9 +26,9 @@ def make_vec(
 ) -> VectorEnv[Any, Any, Any]:
     """Return `num_envs` environments as one, wrapped from the inside out.
 
-    An environment that brings a vector version is used as such, with the autoreset mode that its
-    metadata says; any other one is stepped row by row by Gymnasium's `SyncVectorEnv`, with
-    autoreset in the same step.
+    A vector version that the environment brings is used if it can give its state, or if there is no
+    other; it resets as its metadata says. Any other environment is stepped row by row by
+    `RowsVectorEnv`, which resets in the same step and gives the state of any of them.
 
     Args:
       env_id: a name registered with Gymnasium or under the registry kind "env".
@@ -35,8 +37,10 @@ def make_vec(
       kwargs: options of the environment.
 
     Raises:
-      UserError: an unknown environment, wrapper or option.
+      UserError: an unknown environment, wrapper or option, or no environments at all.
     """
+    if num_envs < 1:
+        raise UserError(f"num_envs: {num_envs!r} is not accepted: an integer from 1 is.")
     if env_id in gymnasium.registry:
         envs = _from_gymnasium(env_id, num_envs, kwargs)
     else:
@@ -49,16 +53,14 @@ def make_vec(
 def _from_gymnasium(env_id: str, num_envs: int, kwargs: dict[str, Any]) -> VectorEnv[Any, Any, Any]:
     spec = gymnasium.registry[env_id]
     if spec.vector_entry_point is not None:
-        _check_options(env_id, _creator(spec.vector_entry_point), kwargs, ())
-        return gymnasium.make_vec(env_id, num_envs, **kwargs)
+        native = _creator(spec.vector_entry_point)
+        if _gives_state(native) or spec.entry_point is None:
+            _check_options(env_id, native, kwargs, ())
+            return gymnasium.make_vec(env_id, num_envs, **kwargs)
     _check_options(env_id, _creator(spec.entry_point), kwargs, _OF_GYMNASIUM)
-    return gymnasium.make_vec(
-        env_id,
-        num_envs,
-        vectorization_mode="sync",
-        vector_kwargs={"autoreset_mode": AutoresetMode.SAME_STEP},
-        **kwargs,
-    )
+    rows = RowsVectorEnv([partial(gymnasium.make, env_id, **kwargs)] * num_envs)
+    rows.spec = rows.envs[0].env.spec
+    return rows
 
 
 def _from_registry(env_id: str, num_envs: int, kwargs: dict[str, Any]) -> VectorEnv[Any, Any, Any]:
@@ -68,7 +70,11 @@ def _from_registry(env_id: str, num_envs: int, kwargs: dict[str, Any]) -> Vector
         raise UserError(f"unknown env {env_id!r}: {did_you_mean(env_id, names)}")
     cls = registry.get("env", env_id)
     _check_options(env_id, cls, kwargs, ())
-    return SyncVectorEnv([lambda: cls(**kwargs)] * num_envs, autoreset_mode=AutoresetMode.SAME_STEP)
+    return RowsVectorEnv([partial(cls, **kwargs)] * num_envs)
+
+
+def _gives_state(creator: Any) -> bool:
+    return hasattr(creator, "get_state") and hasattr(creator, "set_state")
 
 
 def _creator(entry_point: Any) -> Callable[..., Any]:

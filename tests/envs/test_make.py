@@ -3,10 +3,12 @@ from typing import Any, ClassVar
 import gymnasium
 import numpy as np
 import pytest
-from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.wrappers import TimeLimit
 
 from palaestra.envs import make_vec
 from palaestra.envs.bandits.vector import GaussianBanditVectorEnv
+from palaestra.envs.recorded import RowsVectorEnv
 from palaestra.errors import UserError
 from palaestra.registry import Entry, registry
 
@@ -44,11 +46,34 @@ def test_a_native_vector_environment_is_used_where_there_is_one() -> None:
 
 def test_any_other_environment_is_stepped_row_by_row_with_autoreset_in_the_same_step() -> None:
     envs = make_vec("MountainCar-v0", 2, max_episode_steps=5)
-    assert isinstance(envs, SyncVectorEnv)
+    assert isinstance(envs, RowsVectorEnv)
+    assert envs.spec is not None
+    assert envs.spec.max_episode_steps == 5
     assert envs.metadata["autoreset_mode"] == AutoresetMode.SAME_STEP
     envs.reset(seed=0)
     infos = [envs.step(np.zeros(2, int))[4] for _ in range(5)][-1]
     assert "final_obs" in infos
+
+
+def test_a_native_vector_environment_that_gives_no_state_is_used_only_where_there_is_no_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cartpole = make_vec("CartPole-v1", 2, sutton_barto_reward=True)
+    assert isinstance(cartpole, RowsVectorEnv)
+    assert isinstance(cartpole.envs[0].env, TimeLimit)  # type: ignore[attr-defined]
+
+    class Corridors(VectorEnv[Any, Any, Any]):
+        metadata: ClassVar[dict[str, Any]] = {"autoreset_mode": AutoresetMode.SAME_STEP}  # type: ignore[misc]
+
+        def __init__(self, num_envs: int) -> None:
+            self.num_envs = num_envs
+
+    name = "test/Corridors-v0"
+    spec = gymnasium.envs.registration.EnvSpec(name, vector_entry_point=Corridors)
+    monkeypatch.setitem(gymnasium.registry, name, spec)
+    assert isinstance(make_vec(name, 2), Corridors)
+    spec.entry_point = Corridor
+    assert isinstance(make_vec(name, 2), RowsVectorEnv)
 
 
 def test_a_class_in_our_registry_needs_no_registration_with_gymnasium(
@@ -102,5 +127,6 @@ def test_an_unknown_wrapper_is_named() -> None:
 
 
 def test_no_environment_is_not_a_vector_of_environments() -> None:
-    with pytest.raises(UserError, match="num_envs"):
-        make_vec("palaestra/GaussianBandit-v0", 0)
+    for env_id in ("palaestra/GaussianBandit-v0", "MountainCar-v0", "CartPole-v1"):
+        with pytest.raises(UserError, match="num_envs"):
+            make_vec(env_id, 0)

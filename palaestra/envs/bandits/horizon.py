@@ -40,6 +40,7 @@ class HorizonEnv(gymnasium.Env[np.ndarray, Any], ABC):
         self._d = len(context[0]) if context else 0
         self._seed: int | None = None
         self._index = 0
+        self._clear()
         self._t = T
 
     @abstractmethod
@@ -99,12 +100,17 @@ class HorizonEnv(gymnasium.Env[np.ndarray, Any], ABC):
             "t": self._t,
             "pulls": np.array(self._pulls, np.int64),
             "sums": np.array(self._sums, np.float64),
+            # It draws the first seed, and nothing afterwards.
+            "rng": self.np_random.bit_generator.state if self._seed is None else None,
         }
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Go on from what `get_state` returned."""
-        self._seed, self._index = int(state["seed"]), int(state["index"])
-        self._begin()
+        self._seed, self._index = state["seed"], int(state["index"])
+        if self._seed is None:
+            self.np_random.bit_generator.state = state["rng"]
+        else:
+            self._begin()
         self._t = int(state["t"])
         self._pulls = np.asarray(state["pulls"]).tolist()
         self._sums = np.asarray(state["sums"]).tolist()

@@ -57,6 +57,7 @@ class HorizonVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray], ABC):
         self._first_arm = np.arange(num_envs) * K  # where row n begins in a flat [N * K]
         self._seeds: np.ndarray | None = None
         self._indices = np.zeros(num_envs, np.int64)
+        self._clear()
         self._t = T
 
     @abstractmethod
@@ -139,18 +140,24 @@ class HorizonVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray], ABC):
     def get_state(self) -> dict[str, Any]:
         """Return what `set_state` needs to go on exactly here."""
         return {
-            "seed": np.array(self._seeds),
+            "seed": None if self._seeds is None else self._seeds.copy(),
             "index": self._indices.copy(),
             "t": self._t,
             "pulls": self._pulls.reshape(self.num_envs, self.K).copy(),
             "sums": self._sums.reshape(self.num_envs, self.K).copy(),
+            # It draws the first seeds, and nothing afterwards.
+            "rng": self.np_random.bit_generator.state if self._seeds is None else None,
         }
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Go on from what `get_state` returned."""
-        self._seeds = np.array(state["seed"], np.int64)
         self._indices = np.array(state["index"], np.int64)
-        self._begin()
+        if state["seed"] is None:
+            self._seeds = None
+            self.np_random.bit_generator.state = state["rng"]
+        else:
+            self._seeds = np.array(state["seed"], np.int64)
+            self._begin()
         self._t = int(state["t"])
         self._pulls = np.array(state["pulls"], np.int64).reshape(-1)
         self._sums = np.array(state["sums"], np.float64).reshape(-1)

@@ -110,7 +110,7 @@ class TicTacToeEnv(gymnasium.Env[np.ndarray, np.int64]):
         self._solution = solve()
         self._seed: int | None = None
         self._index = 0
-        self._over = True
+        self._code, self._t, self._over = 0, 0, True
 
     @property
     def opponent_names(self) -> tuple[str, ...]:
@@ -224,17 +224,22 @@ class TicTacToeEnv(gymnasium.Env[np.ndarray, np.int64]):
         return "\n".join(marks[row : row + 3] for row in (0, 3, 6))
 
     def get_state(self) -> dict[str, Any]:
-        """Return what decides the rest of the game and all later ones, after a reset."""
+        """Return what decides the rest of the game and all later ones."""
         return {
             "seed": self._seed,
             "index": self._index,
             "code": self._code,
             "t": self._t,
             "over": self._over,
+            # It draws the first seed, and nothing afterwards.
+            "rng": self.np_random.bit_generator.state if self._seed is None else None,
         }
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Go on exactly where `get_state` was called on an environment with the same options."""
         self._seed, self._index = state["seed"], state["index"]
-        self._identify()
+        if self._seed is None:
+            self.np_random.bit_generator.state = state["rng"]
+        else:
+            self._identify()
         self._code, self._t, self._over = state["code"], state["t"], state["over"]

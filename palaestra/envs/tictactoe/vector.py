@@ -249,13 +249,18 @@ class TicTacToeVectorEnv(VectorEnv):
             "_final_info": over.copy(),
         }
 
-    def get_state(self) -> dict[str, np.ndarray]:
-        """Return what decides the rest of all games and all later ones, after a reset."""
-        return {name: getattr(self, f"_{name}").copy() for name in _STATE}
+    def get_state(self) -> dict[str, Any]:
+        """Return what decides the rest of all games and all later ones."""
+        state = {name: getattr(self, f"_{name}").copy() for name in _STATE}
+        # It draws the first seeds, and nothing afterwards.
+        return state | {"rng": None if self._seeded else self.np_random.bit_generator.state}
 
-    def set_state(self, state: dict[str, np.ndarray]) -> None:
+    def set_state(self, state: dict[str, Any]) -> None:
         """Go on exactly where `get_state` was called on an environment with the same options."""
         for name in _STATE:
             setattr(self, f"_{name}", np.array(state[name]))
-        self._seeded = True
-        self._identify(np.arange(self.num_envs))
+        self._seeded = state["rng"] is None
+        if self._seeded:
+            self._identify(np.arange(self.num_envs))
+        else:
+            self.np_random.bit_generator.state = state["rng"]

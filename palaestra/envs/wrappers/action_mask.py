@@ -24,6 +24,16 @@ def _observe(observation: Any, info: dict[str, Any]) -> dict[str, Any]:
     return {"observation": observation, "action_mask": info["action_mask"].astype(np.int8)}
 
 
+def _observe_final(infos: dict[str, Any]) -> Any:
+    final, info = infos["final_obs"], infos["final_info"]
+    if not (isinstance(final, np.ndarray) and final.dtype == object):
+        return _observe(final, info)
+    wrapped = np.full(len(final), None, object)
+    for row in np.flatnonzero(infos["_final_obs"]):
+        wrapped[row] = _observe(final[row], {"action_mask": info["action_mask"][row]})
+    return wrapped
+
+
 class ActionMask(gymnasium.Wrapper):
     """Turn `info["action_mask"]` into `{"observation": ..., "action_mask": int8 [A]}`.
 
@@ -51,9 +61,9 @@ class ActionMask(gymnasium.Wrapper):
 class VectorActionMask(VectorWrapper):
     """`ActionMask` for vector environments; final observations in the infos are wrapped too.
 
-    It reads dense infos, as native vector environments give them: `action_mask [N, A]` and, with a
-    same-step autoreset, `final_info["action_mask"]`. Under Gymnasium's own vectorisers wrap each
-    environment with `ActionMask` instead.
+    It reads `action_mask [N, A]` in the infos and, with a same-step autoreset,
+    `final_info["action_mask"]`. Final observations may be dense, as native vector environments give
+    them, or an object array, as environments that are stepped row by row do. It has no state.
 
     Raises:
       UserError: the actions are not discrete, or the environment gives no mask.
@@ -79,5 +89,5 @@ class VectorActionMask(VectorWrapper):
         """Step the environments and add the masks."""
         observation, reward, terminated, truncated, infos = self.env.step(actions)
         if "final_obs" in infos:
-            infos["final_obs"] = _observe(infos["final_obs"], infos["final_info"])
+            infos["final_obs"] = _observe_final(infos)
         return _observe(observation, infos), reward, terminated, truncated, infos

@@ -3,6 +3,8 @@ import numpy as np
 import pytest
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
+from palaestra.envs import make_vec
+from palaestra.envs.recorded import RowsVectorEnv
 from palaestra.envs.tictactoe.env import TicTacToeEnv
 from palaestra.envs.tictactoe.vector import TicTacToeVectorEnv
 from palaestra.envs.wrappers import ActionMask, VectorActionMask
@@ -63,6 +65,25 @@ def test_a_wrapped_vector_environment_equals_wrapped_single_ones() -> None:
             assert (one[key] == two[key]).all()
         actions = first_legal(one)
         one, two = native.step(actions)[0], sync.step(actions)[0]
+
+
+def test_rows_of_gymnasium_are_wrapped_as_each_alone_would_be() -> None:
+    wrapped = make_vec("Taxi-v4", 3, ("action-mask",), max_episode_steps=4)
+    alone = RowsVectorEnv([lambda: ActionMask(gymnasium.make("Taxi-v4", max_episode_steps=4))] * 3)
+    for envs in (wrapped, alone):
+        envs.reset(seed=0)
+        envs.step(np.zeros(3, int))  # so that row 1 ends later than the others
+        envs.reset(options={"reset_mask": np.array([False, True, False])})
+    for _ in range(11):
+        one, *_, infos = wrapped.step(np.zeros(3, int))
+        two, *_, other = alone.step(np.zeros(3, int))
+        for key in ("observation", "action_mask"):
+            assert (one[key] == two[key]).all()
+        for row in np.flatnonzero(other.get("_final_obs", [])):
+            assert infos["final_obs"][row]["observation"] == other["final_obs"][row]["observation"]
+            final = infos["final_obs"][row]["action_mask"]
+            assert (final == other["final_obs"][row]["action_mask"]).all()
+    assert infos.keys() == other.keys()
 
 
 def test_environments_without_a_mask_or_with_other_actions_are_refused() -> None:

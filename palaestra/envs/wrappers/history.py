@@ -1,0 +1,97 @@
+"""The last observations of the episode in one, for agents that carry no state between steps."""
+
+from contextlib import suppress
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+from gymnasium.vector.utils import batch_space
+
+from palaestra.errors import UserError
+
+HISTORY, FIRST = "history", "first"
+"""Keys of a history observation."""
+
+
+class HistoryObservation(gymnasium.Wrapper):
+    """Turn an observation into `{"history": [T, C], "first": int8 [T]}`, oldest step first.
+
+    `first[t]` is 1 where step t is the first of the episode. What stands before it is padding (the
+    first observation again, so that it lies in the space) that a reader has to ignore. All zeros
+    say that the episode began before the window.
+
+    Images (uint8, three dimensions) keep their shape, `[T, *shape]`; any other observation is
+    flattened to a vector, Discrete ones to one-hot, as `gymnasium.spaces.utils.flatten` does.
+
+    Args:
+      env: the environment.
+      length: T, the number of steps that an agent sees, the present one included.
+
+    Raises:
+      UserError: `length` is no positive integer, or the observations have no vector of fixed size.
+    """
+
+    def __init__(self, env: gymnasium.Env, length: int) -> None:
+        super().__init__(env)
+        if isinstance(length, bool) or not isinstance(length, int) or length < 1:
+            raise UserError(f"length: {length!r} is not accepted: an integer from 1 on is.")
+        step = _vector_space(env.observation_space)
+        history = batch_space(step, length)
+        self.observation_space = spaces.Dict({FIRST: spaces.MultiBinary(length), HISTORY: history})
+        self._history = np.zeros((length, *step.shape), step.dtype)
+        self._first = np.zeros(length, np.int8)
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """Reset the environment and forget what was."""
+        observation, info = self.env.reset(seed=seed, options=options)
+        self._history[:] = self._vector(observation)
+        self._first[:-1], self._first[-1] = 0, 1
+        return self._observation(), info
+
+    def step(self, action: Any) -> tuple[dict[str, np.ndarray], Any, bool, bool, dict[str, Any]]:
+        """Step the environment; the oldest observation falls out."""
+        observation, reward, terminated, truncated, info = self.env.step(action)
+        self._history[:-1], self._history[-1] = self._history[1:], self._vector(observation)
+        self._first[:-1], self._first[-1] = self._first[1:], 0
+        return self._observation(), reward, terminated, truncated, info
+
+    def _vector(self, observation: Any) -> Any:
+        space = self.env.observation_space
+        return observation if _is_image(space) else spaces.utils.flatten(space, observation)
+
+    def _observation(self) -> dict[str, np.ndarray]:
+        return {FIRST: self._first.copy(), HISTORY: self._history.copy()}
+
+
+def step_space(space: gymnasium.Space[Any]) -> spaces.Box | None:
+    """Return the space of one step, `[C]`, of a history observation; None where it is none."""
+    if not isinstance(space, spaces.Dict) or set(space.spaces) != {FIRST, HISTORY}:
+        return None
+    history, first = space[HISTORY], space[FIRST]
+    if not isinstance(history, spaces.Box) or not isinstance(first, spaces.MultiBinary):
+        return None
+    if len(history.shape) < 2 or first.shape != history.shape[:1]:
+        return None
+    return spaces.Box(history.low[0], history.high[0], dtype=history.dtype.type)
+
+
+def _vector_space(space: gymnasium.Space[Any]) -> spaces.Box:
+    if _is_image(space):
+        assert isinstance(space, spaces.Box)
+        return space
+    flat: gymnasium.Space[Any] = space
+    with suppress(NotImplementedError):
+        flat = spaces.utils.flatten_space(space)
+    if not isinstance(flat, spaces.Box):
+        raise UserError(
+            f"observation_space: {space} has no history; accepted: spaces that Gymnasium flattens "
+            "to vectors of fixed size (Box, Discrete, MultiDiscrete, MultiBinary, Dict or Tuple)."
+        )
+    return flat
+
+
+def _is_image(space: gymnasium.Space[Any]) -> bool:
+    return isinstance(space, spaces.Box) and space.dtype == np.uint8 and len(space.shape) == 3

@@ -1,0 +1,193 @@
+"""Write an export: a folder that holds all that is needed to judge and use a trained agent."""
+
+import json
+import os
+import re
+import shutil
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import palaestra
+from palaestra.errors import RunError, UserError
+from palaestra.runs.actors import RunActors, label
+from palaestra.runs.checkpoint import Checkpoints
+from palaestra.runs.checkpoint_format import checkpoint_name
+from palaestra.runs.config import RunConfig, config_hash, dump_yaml
+from palaestra.runs.export.card import card
+from palaestra.runs.export.layout import (
+    CARD,
+    CONFIG,
+    FORMAT,
+    MANIFEST,
+    REPLAY,
+    RESULTS,
+    SCHEMA_VERSION,
+    WEIGHTS,
+    Manifest,
+    facts_of,
+    is_export,
+    read_manifest,
+)
+from palaestra.runs.export.pictures import pictures
+from palaestra.runs.export.replay import record
+from palaestra.runs.export.results import results_of
+from palaestra.runs.export.weights import to_safetensors
+from palaestra.runs.folder import RunFolder
+from palaestra.runs.report.read import read_run
+
+EPISODES = 3
+"""Episodes of the replay."""
+
+
+@dataclass(frozen=True)
+class Export:
+    """What was written."""
+
+    path: Path
+    manifest: Manifest
+    notes: list[str]
+    """What the replay lacks, and why."""
+
+
+def write_export(
+    run: RunFolder,
+    out: Path | None = None,
+    *,
+    checkpoint: str | None = None,
+    episodes: int = EPISODES,
+    force: bool = False,
+) -> Export:
+    """Export one checkpoint of a run.
+
+    The files are written beside their place and then moved there, so that a reader finds a whole
+    export or none. The same run gives the same bytes.
+
+    Args:
+      run: the run.
+      out: the folder to write, by default `export/<agent>-<environment>` in the run's folder.
+      checkpoint: name of the checkpoint, or "best"; None means the newest.
+      episodes: of the replay.
+      force: replace an export that is there.
+
+    Raises:
+      UserError: no usable checkpoint, or something is there that is not to be replaced.
+      RunError: the disk is full or cannot be written.
+    """
+    if is_export(run.path):
+        raise UserError(
+            f"{run.path}: this is an export already; the run that it came from is named "
+            f"in its {MANIFEST}."
+        )
+    config = run.config()
+    name = export_name(config)
+    target = (out or run.path / "export" / name).resolve()
+    _check_free(target, force)
+    files, notes = _files(run, config, target.name, checkpoint, episodes)
+    manifest = Manifest.model_validate_json(files[MANIFEST])
+    _place(files, target)
+    return Export(target if out is None else out, manifest, notes)
+
+
+def export_name(config: RunConfig) -> str:
+    """Return `<agent>-<policy>-<environment>`, which names a folder anywhere."""
+    env = config.env.id.rpartition("/")[2]
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", f"{label(config)}-{env}")
+
+
+def _check_free(target: Path, force: bool) -> None:
+    """Raise `UserError` unless `target` is free, empty, or an export that may be replaced."""
+    if not target.exists() or (target.is_dir() and not any(target.iterdir())):
+        return
+    try:
+        read_manifest(target)
+    except UserError:
+        raise UserError(
+            f"{target}: it is there and no export, so it is never replaced; choose another --out."
+        ) from None
+    if not force:
+        raise UserError(f"{target}: this export exists; --force replaces it. Nothing was changed.")
+
+
+def _files(
+    run: RunFolder, config: RunConfig, name: str, checkpoint: str | None, episodes: int
+) -> tuple[dict[str, bytes], list[str]]:
+    """Return name -> content of every file, and what has to be said about the replay."""
+    step = Checkpoints(run.checkpoints).step(checkpoint)
+    actors = RunActors(run, checkpoint_name(step))
+    replay = record(config, actors, episodes)
+    drawn = pictures(replay)
+    results = results_of(read_run(run.path), config, step)
+    files = {
+        WEIGHTS: to_safetensors(actors.weights),
+        CONFIG: dump_yaml(_without_address(config)).encode(),
+        RESULTS: _json(results),
+        REPLAY: replay.lines().encode(),
+        **drawn,
+        CARD: card(name, config, results, list(drawn), replay.notes).encode(),
+    }
+    manifest = Manifest(
+        format=FORMAT,
+        schema_version=SCHEMA_VERSION,
+        palaestra=palaestra.__version__,
+        run_id=run.manifest["run_id"],
+        agent=label(config),
+        env_id=config.env.id,
+        checkpoint=checkpoint_name(step),
+        agent_steps=step,
+        config_hash=config_hash(config),
+        files={file: facts_of(content) for file, content in sorted(files.items())},
+    )
+    return files | {MANIFEST: _json(manifest.model_dump())}, replay.notes
+
+
+def _without_address(config: RunConfig) -> RunConfig:
+    """Return the configuration without the cluster's address, which is nobody else's business."""
+    rollout = config.rollout.model_copy(update={"address": None})
+    return config.model_copy(update={"rollout": rollout})
+
+
+def _json(data: Any) -> bytes:
+    return (json.dumps(data, indent=1, ensure_ascii=False) + "\n").encode()
+
+
+def _place(files: dict[str, bytes], target: Path) -> None:
+    """Write the files into a folder beside `target` and move it into place."""
+    temporary = target.with_name(f".tmp-{target.name}-{os.getpid()}")
+    old = target.with_name(f".old-{target.name}-{os.getpid()}")
+    shutil.rmtree(temporary, ignore_errors=True)
+    try:
+        temporary.mkdir(parents=True)
+        for name, content in files.items():
+            (temporary / name).write_bytes(content)
+        if target.exists():
+            target.replace(old)
+        temporary.replace(target)
+    except OSError as error:
+        raise RunError(f"{target}: the export could not be written: {error}") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def export_named(
+    run: str,
+    out: Path | None,
+    *,
+    checkpoint: str | None,
+    episodes: int,
+    force: bool,
+    as_json: bool,
+) -> None:
+    """Export a run by id or path, and print the folder or one JSON object."""
+    export = write_export(
+        RunFolder.open(run), out, checkpoint=checkpoint, episodes=episodes, force=force
+    )
+    if as_json:
+        facts = export.manifest.model_dump() | {"path": str(export.path), "notes": export.notes}
+        print(json.dumps(facts))
+        return
+    for note in export.notes:
+        print(note, file=sys.stderr)
+    print(export.path)
