@@ -167,10 +167,10 @@ class Checkpoints:
             except BrokenCheckpointError as error:
                 broken.append((path, error))
                 continue
-            for other, error in broken:
+            for other, reason in broken:
                 _set_aside(other)
                 warnings.warn(
-                    f"{error} It was set aside; the run goes on from the older {name}.",
+                    f"{reason} It was set aside; the run goes on from the older {name}.",
                     stacklevel=2,
                 )
             return name, parts

@@ -68,7 +68,7 @@ def write_checkpoint(
     shutil.rmtree(temporary, ignore_errors=True)
     try:
         temporary.mkdir(parents=True)
-        files = {}
+        files: dict[str, Any] = {}
         for name, (skeleton, arrays) in parts.items():
             files |= _write_part(temporary, name, skeleton, arrays)
         manifest = {"schema_version": SCHEMA_VERSION, "step": step, **identity, "files": files}
@@ -176,6 +176,8 @@ def _from_1(parts: dict[str, Any]) -> dict[str, Any]:
     """Version 1 kept learner and rollouts apart and was written at the end of an attempt alone."""
     for worker in parts["rollouts"].values():
         worker["resets"] = 0
+        if worker["env"] is not None:  # its environments had always been seeded
+            worker["env"].setdefault("rng", None)
     return {
         "actor": parts["actor"],
         "loop": {

@@ -8,6 +8,9 @@ import typer
 
 from palaestra.errors import UserError, did_you_mean
 from palaestra.registry import KINDS, Entry, registry
+from palaestra.runs.cli_export import export
+from palaestra.runs.cli_jobs import jobs, logs, status, stop, submit
+from palaestra.runs.cli_trackers import track, ui
 
 app = typer.Typer(
     name="palaestra",
@@ -145,7 +148,13 @@ def train(
         from palaestra.runs.seeds import train_seeds
 
         code = train_seeds(
-            config, seeds, run_id=run_id, resume=mode, parallel=parallel, as_json=as_json
+            config,
+            seeds,
+            run_id=run_id,
+            resume=mode,
+            override_config=override_config,
+            parallel=parallel,
+            as_json=as_json,
         )
     else:
         code = train_and_report(
@@ -198,6 +207,10 @@ def evaluate(
         str | None,
         typer.Option(help="Checkpoint of a run by name, or best; the newest by default."),
     ] = None,
+    allow_plugin: Annotated[
+        list[str] | None,
+        typer.Option(help="Installed module that an exported folder may import; repeatable."),
+    ] = None,
     override: Annotated[
         list[str] | None,
         typer.Option("-o", "--override", help="Option of a reference agent, as bonus=alpha."),
@@ -215,6 +228,7 @@ def evaluate(
         tasks=tuple(task or ()),
         mode=mode,
         checkpoint=checkpoint,
+        plugins=allow_plugin or (),
         overrides=override or (),
         as_json=as_json,
     )
@@ -240,3 +254,7 @@ def _singular(kind: str) -> str:
     if singular not in KINDS:
         raise UserError(f"unknown kind {kind!r}: {did_you_mean(kind, KINDS)}")
     return singular
+
+
+for verb in (submit, jobs, status, logs, stop, track, ui, export):
+    app.command()(verb)

@@ -223,7 +223,7 @@ def _decisive(config: RunConfig) -> dict[str, Any]:
 
 
 def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat = {}
+    flat: dict[str, Any] = {}
     for key, value in tree.items():
         inner = _flat(value, f"{prefix}{key}.") if isinstance(value, dict) and value else None
         flat |= inner if inner is not None else {f"{prefix}{key}": value}

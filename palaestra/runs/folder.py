@@ -234,8 +234,12 @@ def _read_manifest(path: Path) -> dict[str, Any]:
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
         version = manifest["schema_version"]
+        if "config_hash" not in manifest or "attempts" not in manifest:
+            raise KeyError
     except (ValueError, KeyError, TypeError):
-        raise UserError(f"{path}: not the manifest of a run.") from None
+        raise UserError(
+            f"{path}: not the manifest of a run; an exported folder can only be evaluated."
+        ) from None
     if version > SCHEMA_VERSION:
         raise UserError(
             f"{path}: layout version {version} is newer than {SCHEMA_VERSION}, the newest that "

@@ -126,7 +126,7 @@ def owner_of(folder: Path) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     lock = RunLock(folder)
-    handle = os.open(path, os.O_RDWR)
+    handle = os.open(path, os.O_RDONLY)
     try:
         owner = _read(handle)
         try:

@@ -18,6 +18,9 @@ from palaestra.runs.folder import LOGS, RunFolder
 from palaestra.runs.progress import ProgressDisplay
 from palaestra.runs.random_state import global_random_state, set_global_random_state
 
+LOOK_S = 0.5
+"""Seconds between two looks for a request to stop."""
+
 
 class Trainer:
     """One run in progress: its loop, its counters, and what is written of them.
@@ -139,9 +142,9 @@ class Trainer:
         return line
 
     def _stop(self) -> bool:
-        """Whether to stop here; the folder is looked at twice a second."""
+        """Whether to stop here; the folder is looked at every LOOK_S seconds."""
         now = time.perf_counter()
-        if not self._interrupted and now - self._last_looked > 0.5:
+        if not self._interrupted and now - self._last_looked > LOOK_S:
             self._last_looked = now
             self._interrupted = self.folder.stop_requested()
         return self._interrupted
@@ -200,8 +203,8 @@ class Trainer:
         self.episodes = run["episodes"]
         self._num_checkpoints, self._best = run["checkpoints"], run["best"]
         if since := dict(run["episodes_since"]):
-            columns = (since.pop(name) for name in ("env", "return", "length"))
-            self._since = [EpisodeBatch(*columns, since)]
+            env, returns, length = (since.pop(name) for name in ("env", "return", "length"))
+            self._since = [EpisodeBatch(env, returns, length, since)]
         self._random = state.get("random")  # absent from the oldest format
 
     def save_checkpoint(self, *, wait: bool = True) -> None:

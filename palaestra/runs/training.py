@@ -9,7 +9,7 @@ from palaestra.agents.base import Agent, Learner, TrainingTask
 from palaestra.agents.loop import Loop
 from palaestra.errors import UserError
 from palaestra.runs.config import RunConfig, config_difference, default_run_id
-from palaestra.runs.folder import LOGS, RUNS, RunFolder
+from palaestra.runs.folder import LOGS, RUNS, RunFolder, check_run_id
 from palaestra.runs.lock import RunLock
 from palaestra.runs.random_state import seed_globals
 from palaestra.runs.rollout_loop import RolloutLoop
@@ -81,7 +81,7 @@ def find_run(
     if resume == "auto" and not RunFolder.exists(run_id, root):
         RunFolder.check_free(run_id, root)
         return None
-    folder = RunFolder.open(root / run_id)
+    folder = RunFolder.open(root / check_run_id(run_id))
     differences = config_difference(folder.config(), config)
     if differences and not override_config:
         raise UserError(

@@ -1,32 +1,28 @@
 """What the verbs of the command line do, with their output."""
 
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast, get_args
 
-import gymnasium
-from gymnasium import spaces
 from rich.console import Console
 
-from palaestra.agents.base import Actor, Mode
-from palaestra.agents.base import make as make_agent
+from palaestra.agents.base import Mode
 from palaestra.errors import UserError, did_you_mean
 from palaestra.registry import registry
-from palaestra.runs.checkpoint import Checkpoints
+from palaestra.runs.actors import ReferenceActors, RunActors, label
 from palaestra.runs.config import (
     EvaluationConfig,
     RunConfig,
     default_run_id,
     dump_yaml,
-    import_plugins,
     load_config,
     parse_yaml,
 )
 from palaestra.runs.evaluation import Factory, evaluate
 from palaestra.runs.folder import RUNS, RunFolder
 from palaestra.runs.lock import RunLock
+from palaestra.runs.messages import say
 from palaestra.runs.progress import ProgressDisplay
 from palaestra.runs.result_table import print_comparison
 from palaestra.runs.results import Evaluation
@@ -38,11 +34,6 @@ from palaestra.runs.training import (
     is_finished,
     train,
 )
-
-
-def say(message: str) -> None:
-    """Tell the user something on standard error, so that standard output stays the result's."""
-    print(message, file=sys.stderr, flush=True)
 
 
 def dry_run(config: RunConfig, run_id: str | None, as_json: bool) -> None:
@@ -208,11 +199,6 @@ def _evaluate(
         )
 
 
-def label(config: RunConfig) -> str:
-    """Return the name of a trained agent in tables: its rule and its policy."""
-    return "-".join([config.agent["name"], *([config.policy["name"]] if config.policy else [])])
-
-
 def evaluate_named(
     agent: str,
     suite: str | None,
@@ -222,43 +208,41 @@ def evaluate_named(
     tasks: tuple[str, ...],
     mode: str | None,
     checkpoint: str | None,
+    plugins: Sequence[str],
     overrides: Sequence[str],
     as_json: bool,
 ) -> None:
-    """Evaluate a reference agent or a run, and print one table or one JSON object.
+    """Evaluate a reference agent, a run or an export; print one table or one JSON object.
 
     Raises:
       UserError: a name that is neither, an unknown suite or task, or a mode that is none.
     """
     if mode not in (None, "sample", "greedy"):
         raise UserError(f"--mode: {mode!r} is not accepted: sample or greedy.")
-    folder = None if agent in registry.entries("agent") else open_run(agent)
-    config = folder.config() if folder else None
+    trained = None if agent in registry.entries("agent") else _trained(agent, checkpoint, plugins)
+    if checkpoint is not None and not (trained and trained.folder):
+        raise UserError("--checkpoint: only runs have checkpoints.")
+    if trained and overrides:
+        raise UserError("-o: options belong to reference agents; a trained one keeps its own.")
+    config = trained.config if trained else None
     own = config.evaluation if config else None
     name = suite or (own.suite if own else None)
     if name is None:
         raise UserError(f"--suite is needed; {did_you_mean('', registry.entries('suite'))}")
     if own is None or own.suite != name:
         own = EvaluationConfig(suite=name)
-    factory: Factory
-    if folder is None and checkpoint is not None:
-        raise UserError("--checkpoint: only runs have checkpoints.")
-    if folder is None or config is None:
-        title, place = ",".join([agent, *overrides]), Path("evaluations") / name
-        factory = ReferenceActors(agent, _options(overrides))
-    elif overrides:
-        raise UserError("-o: options belong to reference agents; a run keeps its own.")
-    else:
-        title = label(config)
-        factory = RunActors(folder, checkpoint)
-        place = folder.path / "eval" / f"{name}-{factory.step}"
+    factory: Factory = trained or ReferenceActors(agent, _options(overrides))
+    title = label(config) if config else ",".join([agent, *overrides])
+    place = Path("evaluations") / name
+    if trained and trained.folder:
+        place = trained.folder / "eval" / f"{name}-{trained.step}"
     evaluation = _evaluate(
         title,
         factory,
         name,
         seeds=seeds or own.seeds,
         episodes=episodes or own.episodes,
-        mode=cast(Mode, mode) if mode else (own.mode if folder else None),
+        mode=cast(Mode, mode) if mode else (own.mode if trained else None),
         tasks=tasks or own.tasks,
         wrappers=config.env.wrappers if config else None,
     )
@@ -268,6 +252,19 @@ def evaluate_named(
     else:
         print_comparison([evaluation])
         say(f"every episode: {place / title / 'episodes.jsonl'}")
+
+
+def _trained(name: str, checkpoint: str | None, plugins: Sequence[str]) -> "RunActors":
+    """Return the actors of a run, or of an exported folder."""
+    from palaestra.runs.export.layout import is_export
+
+    if is_export(Path(name)):
+        from palaestra.runs.export.read import ExportedActors
+
+        return ExportedActors(Path(name), plugins)
+    if plugins:
+        raise UserError("--allow-plugin: only exported folders need it.")
+    return RunActors(open_run(name), checkpoint)
 
 
 def open_run(name: str) -> RunFolder:
@@ -283,66 +280,6 @@ def open_run(name: str) -> RunFolder:
         raise UserError(
             f"{name!r} is neither a reference agent nor a run: {did_you_mean(name, known)}"
         ) from None
-
-
-class ReferenceActors:
-    """Makes actors of a reference agent for whatever spaces a task has.
-
-    Raises:
-      UserError: the name is an agent that has to be trained first.
-    """
-
-    def __init__(self, name: str, options: dict[str, Any] | None = None) -> None:
-        self.name, self.options = name, options or {}
-        if registry.get("agent", name).needs_policy:
-            raise UserError(
-                f"agent {name!r} has to be trained first: `palaestra train PRESET`, "
-                "then evaluate the run."
-            )
-
-    def __call__(self, observation_space: Any, action_space: Any) -> Actor:
-        """Return an actor for these spaces."""
-        agent = make_agent(self.name, observation_space, action_space, **self.options)
-        return agent.make_actor()
-
-
-class RunActors:
-    """Makes actors with the weights of a run's checkpoint; `step` tells when it was made.
-
-    Args:
-      folder: the run.
-      checkpoint: name of the checkpoint, or "best"; None means the last one.
-
-    Raises:
-      UserError: no such checkpoint, or it is broken; those that are whole are named.
-    """
-
-    def __init__(self, folder: RunFolder, checkpoint: str | None = None) -> None:
-        self.config = folder.config()
-        import_plugins(self.config.plugins)
-        self.spaces = environment_spaces(self.config)
-        store = Checkpoints(folder.checkpoints)
-        self.step = store.step(checkpoint)
-        self.weights = store.read(checkpoint, ("actor",))["actor"]
-
-    def __call__(self, observation_space: Any, action_space: Any) -> Actor:
-        """Return the trained actor; raises `UserError` for spaces it was not trained on."""
-        given = (observation_space, action_space)
-        if not all(same_layout(*pair) for pair in zip(given, self.spaces, strict=True)):
-            trained = f"{self.spaces[0]} and {self.spaces[1]}"
-            raise UserError(f"trained on {trained}, not on {observation_space} and {action_space}")
-        actor = build_agent(self.config, observation_space, action_space).make_actor()
-        actor.load_weights(self.weights)
-        return actor
-
-
-def same_layout(one: gymnasium.Space, other: gymnasium.Space) -> bool:
-    """Whether a policy for one space can read the other: equal but for the bounds of a Box."""
-    if isinstance(one, spaces.Dict) and isinstance(other, spaces.Dict):
-        return one.keys() == other.keys() and all(same_layout(one[k], other[k]) for k in one)
-    if isinstance(one, spaces.Box) and isinstance(other, spaces.Box):
-        return one.shape == other.shape and one.dtype == other.dtype
-    return bool(one == other)
 
 
 def _options(overrides: Sequence[str]) -> dict[str, Any]:

@@ -5,8 +5,9 @@ import multiprocessing
 import os
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -59,19 +60,34 @@ def config_of(name: str, *overrides: str, **settings: Any) -> RunConfig:
     return load_config(preset, [*own, *overrides], **settings)
 
 
-def start(config: RunConfig, run_id: str, root: Path, dies_at: int | None = None) -> Any:
+def start(
+    config: RunConfig,
+    run_id: str,
+    root: Path,
+    *,
+    dies_at: int | None = None,
+    environment: Mapping[str, str] = MappingProxyType({}),
+) -> Any:
     """Start or go on with a run in a process of its own.
 
     Args:
       dies_at: kill the process at this operation on the files of a checkpoint, counted from 1.
+      environment: variables to set in it.
     """
-    arguments = (config.model_dump(mode="json"), run_id, str(root), dies_at)
+    arguments = (config.model_dump(mode="json"), run_id, str(root), dies_at, dict(environment))
     process = _context.Process(target=_train, args=arguments)
     process.start()
     return process
 
 
-def _train(config: dict[str, Any], run_id: str, root: str, dies_at: int | None) -> None:
+def _train(
+    config: dict[str, Any],
+    run_id: str,
+    root: str,
+    dies_at: int | None,
+    environment: dict[str, str],
+) -> None:
+    os.environ.update(environment)
     from palaestra.runs.config import resolve
     from palaestra.runs.training import train
 
@@ -108,10 +124,10 @@ def finish(process: Any) -> None:
     assert process.exitcode == 0, process.exitcode
 
 
-def straight(config: RunConfig, run_id: str, root: Path) -> float:
+def straight(config: RunConfig, run_id: str, root: Path, **options: Any) -> float:
     """Run without interruption and return the seconds that it took."""
     begin = time.monotonic()
-    finish(start(config, run_id, root))
+    finish(start(config, run_id, root, **options))
     return time.monotonic() - begin
 
 
@@ -120,17 +136,18 @@ def killed(
     run_id: str,
     root: Path,
     lives: Sequence[float],
+    **options: Any,
 ) -> int:
     """Kill the run after each of these seconds, go on each time, and return the number of kills."""
     kills = 0
     for seconds in lives:
-        process = start(config, run_id, root)
+        process = start(config, run_id, root, **options)
         process.join(timeout=seconds)
         if process.exitcode is None:
             os.kill(process.pid, signal.SIGKILL)
             kills += 1
         process.join()
-    finish(start(config, run_id, root))
+    finish(start(config, run_id, root, **options))
     return kills
 
 
@@ -144,13 +161,20 @@ def untimed(path: Path) -> list[dict[str, Any]]:
     ]
 
 
-def assert_same_run(one: Path, other: Path) -> None:
-    """Everything that two runs leave is equal bit for bit, but for times."""
+def assert_same_run(one: Path, other: Path, *, ray: bool = False) -> None:
+    """Everything that two runs leave is equal bit for bit, but for times.
+
+    Ray itself draws from Python's global generator, of which nothing here makes use.
+    """
     assert untimed(one) == untimed(other)
     assert (one / "episodes.jsonl").read_bytes() == (other / "episodes.jsonl").read_bytes()
     states = [Checkpoints(path / "checkpoints").read() for path in (one, other)]
     for state in states:
         del state["run"]["logs"]  # holds the lengths of lines with times in them
+        if ray:
+            del state["random"]["python"]
+            for worker in state["loop"]["rollouts"].values():
+                del worker["random"]["python"]
     assert_same_tree(states[0], states[1])
 
 

@@ -176,8 +176,8 @@ def test_nothing_starts_where_one_of_the_runs_exists() -> None:
     assert not Path("runs/walk-s0").exists()
 
 
-def test_options_that_no_seed_accepts_are_the_users_error(ray_cluster: None) -> None:
-    with pytest.raises(UserError, match=r"env\.options"):
+def test_options_that_cannot_work_are_refused_before_anything_starts(ray_cluster: None) -> None:
+    with pytest.raises(UserError, match="height: unknown option"):
         train_seeds(walk("env.options={height: 1}"), 2)
     with pytest.raises(UserError, match="--workers 0"):
         train_seeds(walk("rollout.workers=2"), 2)
@@ -185,6 +185,9 @@ def test_options_that_no_seed_accepts_are_the_users_error(ray_cluster: None) -> 
         train_seeds(walk(), 0)
     with pytest.raises(UserError, match="threads: 999"):
         train_seeds(walk("threads=999"), 2)
+    with pytest.raises(UserError, match="walk-s0"):
+        train_seeds(walk(), 2, run_id="walk", resume="must")
+    assert not Path("runs").exists()
 
 
 def test_progress_is_read_from_whole_lines_and_starts_again_where_the_file_was_cut() -> None:

@@ -1,39 +1,52 @@
 """Kill tests: a run that was killed and gone on with leaves what an undisturbed one leaves."""
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from palaestra.runs.checkpoint import load_checkpoint
+from palaestra.runs.config import RunConfig
 from palaestra.runs.folder import RunFolder
+from tests.runs.jobs.ray_head import Head, ray_head
 from tests.runs.survival import (
     CONFIGS,
     assert_same_run,
+    assert_same_tree,
     config_of,
     finish,
     killed,
     start,
     straight,
+    untimed,
 )
 
-KILLS = 10
+KILLS, RAY_KILLS = 10, 3
 
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_a_run_killed_at_ten_random_moments_equals_the_straight_run(
     name: str, tmp_path: Path
 ) -> None:
-    config = config_of(name)
-    seconds = straight(config, "straight", tmp_path)
+    kill_at_random(config_of(name), KILLS, tmp_path)
+
+
+def kill_at_random(config: RunConfig, kills: int, root: Path, **options: Any) -> None:
+    """Kill runs at random moments until there were so many kills; each ends as the straight run."""
+    seconds = straight(config, "straight", root, **options)
     rng = np.random.default_rng(0)
-    kills = runs = 0
-    while kills < KILLS:
+    left, runs = kills, 0
+    while left > 0:
         runs += 1
-        assert runs < 20, "the runs end before they are killed"
+        assert runs < 40, "the runs end before they are killed"
         # Several kills in the course of one run, the first of them anywhere.
-        lives = rng.uniform(0, [seconds, seconds / 2, seconds / 2])
-        kills += killed(config, f"killed-{runs}", tmp_path, lives)
-        assert_same_run(tmp_path / "straight", tmp_path / f"killed-{runs}")
+        lives = rng.uniform(0, [seconds, seconds / 2, seconds / 2])[:left]
+        struck = killed(config, f"killed-{runs}", root, lives, **options)
+        seconds = seconds if struck else seconds / 2  # the machine has become faster
+        left -= struck
+        assert_same_run(root / "straight", root / f"killed-{runs}", ray=bool(options))
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -74,36 +87,34 @@ def test_the_manifest_tells_of_every_attempt(tmp_path: Path) -> None:
     assert len(attempts) <= kills + 1
 
 
+@pytest.fixture(scope="module")
+def head() -> Iterator[Head]:
+    """A Ray cluster that outlives the processes that are killed."""
+    with ray_head() as found:
+        yield found
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["ppo-gru", "q-learning"])
+@pytest.mark.parametrize("name", ["ppo-gru", "ppo-mlp", "q-learning"])
 def test_a_run_with_ray_workers_killed_at_random_moments_equals_the_straight_run(
-    name: str, tmp_path: Path, ray_cluster: None
+    name: str, tmp_path: Path, head: Head
 ) -> None:
-    import ray
-
-    address = ray.get_runtime_context().gcs_address
-    config = config_of(name, rollout__workers=2, rollout__address=address)
-    seconds = straight(config, "straight", tmp_path)
-    rng = np.random.default_rng(1)
-    kills = killed(config, "killed", tmp_path, rng.uniform(0.3 * seconds, seconds, 4))
-    assert kills > 0
-    assert_same_run(tmp_path / "straight", tmp_path / "killed")
+    config = config_of(name, rollout__workers=2, rollout__address=head.driver_address)
+    kill_at_random(config, RAY_KILLS, tmp_path, environment=head.environment)
 
 
+@pytest.mark.slow
 def test_ray_workers_and_workers_in_this_process_leave_the_same_run(
-    tmp_path: Path, ray_cluster: None
+    tmp_path: Path, head: Head
 ) -> None:
-    import ray
-
-    address = ray.get_runtime_context().gcs_address
     for backend in ("local", "ray"):
         config = config_of(
-            "ppo-gru", f"rollout.backend={backend}", rollout__workers=2, rollout__address=address
+            "ppo-gru",
+            f"rollout.backend={backend}",
+            rollout__workers=2,
+            rollout__address=head.driver_address,
         )
-        finish(start(config, backend, tmp_path))
-    from palaestra.runs.checkpoint import load_checkpoint
-    from tests.runs.survival import assert_same_tree, untimed
-
+        finish(start(config, backend, tmp_path, environment=head.environment))
     assert untimed(tmp_path / "local") == untimed(tmp_path / "ray")
     weights = [load_checkpoint(tmp_path / b / "checkpoints", ("actor",)) for b in ("local", "ray")]
     assert_same_tree(*weights)

@@ -6,8 +6,8 @@ import pytest
 from gymnasium import spaces
 
 from palaestra.errors import UserError
+from palaestra.runs.actors import ReferenceActors, same_layout
 from palaestra.runs.cli import summary_of
-from palaestra.runs.verbs import ReferenceActors, same_layout
 
 
 def box(high: float, width: int = 3, dtype: type = np.float32) -> spaces.Box:

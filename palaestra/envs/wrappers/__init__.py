@@ -3,9 +3,13 @@
 import importlib
 from typing import Any
 
-_MODULES = {"ActionMask": "action_mask", "VectorActionMask": "action_mask"}
+_MODULES = {
+    "ActionMask": "action_mask",
+    "HistoryObservation": "history",
+    "VectorActionMask": "action_mask",
+}
 
-__all__ = ["ActionMask", "VectorActionMask"]
+__all__ = ["ActionMask", "HistoryObservation", "VectorActionMask"]
 
 
 def __getattr__(name: str) -> Any:

@@ -3,7 +3,7 @@
 import json
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +32,13 @@ def default_page(folders: Sequence[Path], report: Report) -> Path:
     """Return `report.html` in the run's folder, or `report-<experiments>.html` beside the first."""
     if len(folders) == 1:
         return folders[0] / "report.html"
-    names = "-vs-".join(dict.fromkeys(run.experiment for run in report.runs))
-    safe = re.sub(r"[^A-Za-z0-9._-]+", "-", names)[:100]
-    return folders[0].resolve().parent / f"report-{safe}.html"
+    return folders[0].resolve().parent / page_name([run.experiment for run in report.runs])
+
+
+def page_name(experiments: Iterable[str]) -> str:
+    """Return the file name of a page about several runs."""
+    safe = re.sub(r"[^A-Za-z0-9._-]+", "-", "-vs-".join(dict.fromkeys(experiments)))[:100]
+    return f"report-{safe}.html"
 
 
 def finite(data: Any) -> Any:

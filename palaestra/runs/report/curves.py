@@ -48,6 +48,8 @@ class Band:
     mean: list[float]
     low: list[float]
     high: list[float]
+    runs: int = 0
+    """How many runs it is the mean of."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,14 @@ class Series:
     label: str
     lines: list[Line]
     band: Band | None = None
+
+    @property
+    def seeds(self) -> str:
+        """Of how many seeds the band is, as "5 seeds" or "4 of 5 seeds"; empty without a band."""
+        if self.band is None:
+            return ""
+        n, all = self.band.runs, len(self.lines)
+        return f"{n} seeds" if n == all else f"{n} of {all} seeds"
 
     @property
     def last(self) -> float:
@@ -154,8 +164,12 @@ def thin(line: Line, most: int = MOST_POINTS) -> Line:
 
 
 def _series(group: Group, metric: str, histories: dict[str, dict[str, Line]]) -> Series:
-    lines = [h[metric] for run in group.runs if metric in (h := histories[run.name])]
-    return Series(group.label, lines, band(lines) if len(lines) > 1 else None)
+    logged = [run for run in group.runs if metric in histories[run.name]]
+    lines = [histories[run.name][metric] for run in logged]
+    whole = [histories[run.name][metric] for run in logged if run.status == "succeeded"]
+    # A run that ended early would end the band for all: its line is drawn, the mean goes without.
+    averaged = whole if len(whole) > 1 else lines
+    return Series(group.label, lines, band(averaged) if len(averaged) > 1 else None)
 
 
 def band(lines: Sequence[Line], level: float = 0.95) -> Band | None:
@@ -174,5 +188,7 @@ def band(lines: Sequence[Line], level: float = 0.95) -> Band | None:
     y = np.stack([np.interp(grid, line.x, line.y) for line in lines])  # (runs, points)
     rng = generator(0, Role.STATISTICS)
     share = rng.multinomial(len(y), np.full(len(y), 1 / len(y)), size=REPETITIONS) / len(y)
-    low, high = np.quantile(share @ y, [(1 - level) / 2, (1 + level) / 2], axis=0)
-    return Band(grid.tolist(), y.mean(axis=0).tolist(), low.tolist(), high.tolist())
+    base = y[0]  # runs that agree have a band of no width at all, not one of rounding errors
+    low, high = base + np.quantile(share @ (y - base), [(1 - level) / 2, (1 + level) / 2], axis=0)
+    mean = base + (y - base).mean(axis=0)
+    return Band(grid.tolist(), mean.tolist(), low.tolist(), high.tolist(), len(y))

@@ -8,6 +8,7 @@ from palaestra.runs.report.curves import Chart, charts
 from palaestra.runs.report.facts import facts, seconds
 from palaestra.runs.report.groups import Group, group_runs
 from palaestra.runs.report.read import Run
+from palaestra.runs.report.results import is_trained
 from palaestra.runs.report.strip import Strip
 from palaestra.runs.report.strips import strips
 from palaestra.runs.report.tables import ENOUGH_SEEDS, Table, levels, tables
@@ -80,17 +81,65 @@ def _kicker(groups: Sequence[Group]) -> str:
 
 
 def _notices(groups: Sequence[Group], found: Sequence[Table]) -> list[str]:
-    notices = []
+    notices: list[str] = []
     for group in groups:
+        notices += _status_notices(group)
+        dirty = [r for r in group.runs if (r.manifest.get("code_version") or {}).get("dirty")]
+        if dirty:
+            notices.append(f"{_named(dirty, group)}: the code had changes that no commit holds.")
         for run in group.runs:
-            status = run.manifest.get("status")
-            if status not in (None, "succeeded"):
-                notices.append(f"{run.name}: the run is {status}; this is what it left so far.")
-            if (run.manifest.get("code_version") or {}).get("dirty"):
-                notices.append(f"{run.name}: the code had changes that no commit holds.")
             notices += [f"{run.name}: {notice}" for notice in run.notices]
         notices += _seed_notices(group, evaluated=bool(found))
+        notices += _evaluation_notices(group)
     return notices + [warning for table in found for warning in table.warnings]
+
+
+def _status_notices(group: Group) -> list[str]:
+    """Say which runs did not come to their end, and why."""
+    notices = []
+    for run in group.runs:
+        if run.status not in ("", "succeeded"):
+            reason = f" ({run.reason})" if run.reason else ""
+            notices.append(
+                f"{run.name}: the run is {run.status}{reason}; this is what it left so far."
+            )
+    whole = sum(run.status == "succeeded" for run in group.runs)
+    if notices and whole > 1:
+        notices.append(
+            f"{group.label}: mean curves are of the {whole} runs that came to their end; the "
+            "others are drawn as thin lines."
+        )
+    return notices
+
+
+def _evaluation_notices(group: Group) -> list[str]:
+    """Say where a group's figures are not of all its runs, or not of the same step."""
+    by_suite: dict[str, dict[str, int]] = {}
+    for run in group.runs:
+        for item in run.last_evaluated():
+            if is_trained(item, run):
+                by_suite.setdefault(item.suite, {})[run.name] = item.step
+    notices = []
+    for suite, steps in by_suite.items():
+        if len(steps) < len(group.runs):
+            notices.append(
+                f"{group.label}: suite {suite} was played by {len(steps)} of "
+                f"{counted(len(group.runs), 'run')}."
+            )
+        if len(set(steps.values())) > 1:
+            after = listed([f"{step:,}" for step in sorted(set(steps.values()))])
+            notices.append(
+                f"{group.label}: suite {suite} was played after {after} agent steps; the figures "
+                "mix them."
+            )
+    return notices
+
+
+def _named(runs: Sequence[Run], group: Group) -> str:
+    """Return the run's name, or the group's where all of its runs are meant."""
+    if len(runs) == len(group.runs) > 1:
+        return group.label
+    return listed([run.name for run in runs])
 
 
 def _seed_notices(group: Group, evaluated: bool) -> list[str]:

@@ -62,10 +62,18 @@ def steps_per_second(run: Run) -> float:
     return run.steps / seconds(run) if seconds(run) else 0.0
 
 
+def final_return(run: Run) -> float | None:
+    """Return the mean training return over the last tenth of the metrics; None if unknown."""
+    logged = [row["rollout/return"] for row in run.metrics if "rollout/return" in row]
+    last = logged[-max(1, len(logged) // 10) :]
+    return sum(last) / len(last) if last else None
+
+
 def _status(run: Run) -> str:
     attempts = run.manifest.get("attempts") or []
-    status = str(run.manifest.get("status", ""))
-    return f"{status}, {counted(len(attempts), 'attempt')}" if len(attempts) > 1 else status
+    many = f", {counted(len(attempts), 'attempt')}" if len(attempts) > 1 else ""
+    reason = f" ({run.reason})" if run.reason else ""
+    return f"{run.status}{many}{reason}"
 
 
 def _environment(run: Run) -> str:

@@ -80,7 +80,7 @@ def _curve(axes: "Axes", chart: Chart) -> None:
                 axes.plot(line.x, line.y, color=hue, lw=0.6, alpha=0.35)
         if series.band is not None:
             band = series.band
-            label = f"{series.label} ({len(series.lines)} seeds)"
+            label = f"{series.label} ({series.seeds})"
             axes.fill_between(band.x, band.low, band.high, color=hue, alpha=0.16, lw=0)
             axes.plot(band.x, band.mean, color=hue, lw=1.8, label=label)
     for j, level in enumerate(chart.levels):
@@ -114,6 +114,8 @@ def _dots(axes: "Axes", table: Table) -> None:
         figure = row.cells[column.key]
         hue = _HUES[0] if row.trained else "#5c646e"
         axes.plot(figure.bounds, (y, y), color=hue, lw=2.2, solid_capstyle="butt")
+        runs = [of_run.value for of_run in figure.by_run.values()]
+        axes.plot(runs, [y] * len(runs), "|", color=hue, ms=9, mew=1, alpha=0.6)
         axes.plot(figure.value, y, "o", color=hue, ms=5)
     axes.set_yticks(range(len(rows)), [row.agent for row in rows])
     axes.set_ylim(-0.6, len(rows) - 0.4)

@@ -27,7 +27,8 @@
     }));
     if (!several) return traces;
     for (const trace of traces) delete trace.hovertemplate;
-    const { x, mean, low, high } = series.band;
+    const { x, mean, low, high, runs } = series.band;
+    const seeds = runs === series.lines.length ? `${runs} seeds` : `${runs} of ${series.lines.length} seeds`;
     traces.unshift({
       x: x.concat([...x].reverse()), y: high.concat([...low].reverse()), type: "scatter",
       mode: "lines", fill: "toself", fillcolor: faded(ink, 0.16), line: { width: 0 },
@@ -35,7 +36,7 @@
     });
     traces.push({
       x, y: mean, customdata: low.map((value, j) => [value, high[j]]), type: "scatter",
-      mode: x.length > 1 ? "lines" : "markers", name: `${series.label} (${series.lines.length} seeds)`,
+      mode: x.length > 1 ? "lines" : "markers", name: `${series.label} (${seeds})`,
       legendgroup: group, line: { color: ink, width: 2.2 }, marker: { color: ink },
       hovertemplate: "%{y:.4~g} [%{customdata[0]:.4~g}, %{customdata[1]:.4~g}] at %{x:,} steps",
     });
@@ -89,6 +90,12 @@
   for (const details of document.querySelectorAll("details")) {
     details.addEventListener("toggle", () => {
       if (details.open) details.querySelectorAll(".plot").forEach(draw);
+    });
+  }
+
+  for (const link of document.querySelectorAll('a[href^="#run-"]')) {
+    link.addEventListener("click", () => {
+      document.getElementById(link.hash.slice(1)).closest("details").open = true;
     });
   }
 

@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from html import escape
 from importlib.resources import files
 from string import Template
@@ -15,8 +16,9 @@ from palaestra.runs.report.data import Report
 from palaestra.runs.report.facts import commands, facts
 from palaestra.runs.report.read import Run
 from palaestra.runs.report.results import Figure
+from palaestra.runs.report.runs_table import anchor, runs_table_html
 from palaestra.runs.report.strip import strip_html
-from palaestra.runs.report.tables import Column, Table
+from palaestra.runs.report.tables import Column, Row, Table
 from palaestra.runs.report.words import number
 
 _SECTIONS = {
@@ -24,6 +26,8 @@ _SECTIONS = {
     "evaluation": ("Evaluation along the way", ""),
     "training": ("Inside the training", ""),
 }
+
+_BAND = "Thick: mean over training seeds; band: its 95 % bootstrap interval; thin: each seed."
 
 
 def render(report: Report) -> str:
@@ -78,6 +82,8 @@ def _charts_section(report: Report, section: str) -> str:
     if not figures:
         return ""
     title, note = _SECTIONS[section]
+    if any(s.band for c in report.charts if c.section == section for s in c.series):
+        note = f"{note} {_BAND}".strip()
     note = f'<p class="note">{note}</p>' if note else ""
     if section == "learning":
         note += (
@@ -124,22 +130,46 @@ def _tables_section(tables: Sequence[Table]) -> str:
 
 
 def table_html(table: Table, heading: str = "h2") -> str:
-    """Return a sortable table with its heading and notes."""
+    """Return a sortable table with its heading, its notes and, folded, the rows of each seed."""
+    seeds = "".join(_seeds_html(table, row) for row in table.rows if row.by_run)
+    notes = "".join(f'<p class="note">{escape(note)}</p>' for note in table.notes)
+    grid = _grid(table, "Agent")
+    return f"<section><{heading}>{escape(table.title)}</{heading}>{notes}{grid}{seeds}</section>"
+
+
+def _seeds_html(table: Table, row: Row) -> str:
+    """Return the rows of a group's seeds; among them none is marked as the best."""
+    title = f"{row.agent} by training seed"
+    columns = [replace(column, better="") for column in table.columns]
+    seeds = replace(table, title=f"{table.title}: {title}", columns=columns, rows=row.by_run)
+    note = '<p class="note">Each with intervals over its own evaluation seeds.</p>'
+    return f"<details><summary>{escape(title)}</summary>{note}{_grid(seeds, 'Seed')}</details>"
+
+
+def _grid(table: Table, first: str) -> str:
     head = "".join(_head(column) for column in table.columns)
+    several = any(row.by_run for row in table.rows)
     body = "".join(
-        f'<tr class="{"trained" if row.trained else "reference"}">'
-        f'<th scope="row" data-value="{escape(row.agent)}">{escape(row.agent)}</th>'
+        f'<tr class="{"trained" if row.trained else "reference"}">{_row_name(row, several)}'
         + "".join(_cell(row.cells.get(column.key), column, table) for column in table.columns)
         + "</tr>"
         for row in table.rows
     )
-    notes = "".join(f'<p class="note">{escape(note)}</p>' for note in table.notes)
     return (
-        f"<section><{heading}>{escape(table.title)}</{heading}>{notes}"
         f'<div class="scroll" role="region" tabindex="0" aria-label="{escape(table.title)}">'
-        f'<table class="wide"><thead><tr><th scope="col"><button type="button">Agent</button></th>'
-        f"{head}</tr></thead><tbody>{body}</tbody></table></div></section>"
+        '<table class="wide"><thead><tr>'
+        f'<th scope="col"><button type="button">{first}</button></th>{head}'
+        f"</tr></thead><tbody>{body}</tbody></table></div>"
     )
+
+
+def _row_name(row: Row, several: bool) -> str:
+    """Return the first cell: what is resampled below the agent; a seed leads to its run."""
+    name = escape(row.agent)
+    if not row.trained and row.runs:
+        name = f'<a href="#{anchor(next(iter(row.runs)))}">{name}</a>'
+    units = f' <span class="interval">{escape(row.over)}</span>' if several else ""
+    return f'<th scope="row" data-value="{escape(row.agent)}">{name}{units}</th>'
 
 
 def _head(column: Column) -> str:
@@ -165,9 +195,11 @@ def _runs_section(report: Report) -> str:
     if len(runs) == 1:
         return f"<section><h2>The run</h2>{_run_html(runs[0])}</section>"
     folded = "".join(
-        f"<details><summary>{escape(run.name)}</summary>{_run_html(run)}</details>" for run in runs
+        f"<details><summary>{escape(run.name)}</summary>"
+        f'<div id="{anchor(run.name)}">{_run_html(run)}</div></details>'
+        for run in runs
     )
-    return f"<section><h2>The runs</h2>{folded}</section>"
+    return f"<section><h2>The runs</h2>{runs_table_html(report)}{folded}</section>"
 
 
 def _run_html(run: Run) -> str:

@@ -41,6 +41,18 @@ class Run:
     notices: list[str] = field(default_factory=list)
 
     @property
+    def status(self) -> str:
+        """How the run stands, as succeeded; an empty string where the manifest does not say."""
+        return str(self.manifest.get("status") or "")
+
+    @property
+    def reason(self) -> str:
+        """Why the last attempt ended, where that is not its status; one line."""
+        attempts = self.manifest.get("attempts") or [{}]
+        reason = str(attempts[-1].get("reason") or "")
+        return "" if reason == self.status else reason.strip().partition("\n")[0]
+
+    @property
     def seed(self) -> int | None:
         """The user's seed."""
         return self.config.get("seed")

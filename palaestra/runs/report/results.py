@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -21,6 +21,8 @@ class Figure:
     high: float | None = None
     by_seed: dict[int, float] = field(default_factory=dict)
     """The means of the evaluation seeds, which all agents share."""
+    by_run: "dict[str, Figure]" = field(default_factory=dict)
+    """The figures of the training runs, by run id, where there are several."""
 
     @property
     def bounds(self) -> tuple[float, float]:
@@ -47,6 +49,8 @@ class Result:
     meanings: dict[str, str] = field(default_factory=dict)
     envs: dict[str, tuple[str, Row]] = field(default_factory=dict)
     """Environment id and keyword arguments of each task."""
+    runs: dict[str, int | None] = field(default_factory=dict)
+    """Training seed of each run that was evaluated, by run id."""
 
 
 def results(groups: Sequence[Group]) -> list[Result]:
@@ -59,6 +63,7 @@ def results(groups: Sequence[Group]) -> list[Result]:
             for item in run.last_evaluated():
                 if is_trained(item, run):
                     found = _result(item, group.label, trained=True)
+                    found = replace(found, runs={run.name: run.seed})
                     own.setdefault(item.suite, []).append(found)
                 else:
                     found = _result(item, item.agent, trained=False)
@@ -141,29 +146,62 @@ def _overall(summary: Row) -> dict[str, Figure]:
 
 
 def merge(found: Sequence[Result]) -> Result:
-    """Return the results of several training runs as one, with intervals over the runs."""
+    """Return the results of several training runs as one, with intervals over the runs.
+
+    A run's evaluation seeds are averaged first: the run is the unit of replication. Over all tasks
+    the runs are resampled within each task (the stratified bootstrap).
+    """
     first = found[0]
     if len(found) == 1:
         return first
-    tasks = {name: _merged([r.tasks.get(name, {}) for r in found]) for name in first.tasks}
-    return Result(
-        **{
-            **vars(first),
-            "units": len(found),
-            "over": "training seed",
-            "tasks": tasks,
-            "overall": _merged([r.overall for r in found]),
-        }
+    runs = {name: seed for result in found for name, seed in result.runs.items()}
+    return replace(
+        first,
+        units=len(found),
+        over="training seed",
+        tasks={
+            task: _merged(list(runs), [r.tasks.get(task, {}) for r in found])
+            for task in first.tasks
+        },
+        overall=_merged(list(runs), [r.overall for r in found], _task_scores(found)),
+        runs=runs,
     )
 
 
-def _merged(figures: Sequence[dict[str, Figure]]) -> dict[str, Figure]:
+def _merged(
+    runs: Sequence[str], figures: Sequence[dict[str, Figure]], scores: np.ndarray | None = None
+) -> dict[str, Figure]:
+    """Return the figures over the runs; those of the score from `scores` where it is given."""
     shared = [name for name in figures[0] if all(name in other for other in figures)]
-    return {name: _over_runs([f[name].value for f in figures], name) for name in shared}
+    merged = {}
+    for name in shared:
+        mean = name.removesuffix("_iqm")
+        if scores is not None and name in _SCORES:
+            merged[name] = _over_runs(scores, _SCORES[name])
+        else:
+            column = np.array([f[mean].value for f in figures])[:, None]
+            merged[name] = _over_runs(column, statistics.mean if mean == name else statistics.iqm)
+        by_run = dict(zip(runs, (f[name] for f in figures), strict=True))
+        merged[name] = replace(merged[name], by_run=by_run)
+    return merged
 
 
-def _over_runs(values: Sequence[float], name: str) -> Figure:
-    statistic = statistics.iqm if name.endswith("_iqm") else statistics.mean
-    scores = np.array(values)[:, None]
+_SCORES = {
+    "score_iqm": statistics.iqm,
+    "score": statistics.mean,
+    "optimality_gap": statistics.optimality_gap,
+}
+"""Figures over all tasks that are statistics of the matrix of scores."""
+
+
+def _task_scores(found: Sequence[Result]) -> np.ndarray | None:
+    """Return the scores `[runs, tasks]`; None where a run lacks a task."""
+    tasks = list(found[0].tasks)
+    if not tasks or not all("score" in r.tasks.get(task, {}) for r in found for task in tasks):
+        return None
+    return np.array([[r.tasks[task]["score"].value for task in tasks] for r in found])
+
+
+def _over_runs(scores: np.ndarray, statistic: statistics.Statistic) -> Figure:
     interval = statistics.bootstrap_interval(scores, generator(0, Role.STATISTICS), statistic)
     return Figure(float(statistic(scores)), interval.low, interval.high)

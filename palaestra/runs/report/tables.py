@@ -79,6 +79,26 @@ class Row:
     agent: str
     trained: bool
     cells: dict[str, Figure]
+    over: str = ""
+    """What its intervals resample, as "5 training seeds"."""
+    runs: dict[str, int | None] = field(default_factory=dict)
+    """Training seed of each of its runs, by run id."""
+
+    @property
+    def by_run(self) -> "list[Row]":
+        """One row for each training run, by seed; none where there is a single run."""
+        if len(self.runs) < 2:
+            return []
+        rows = [
+            Row(
+                name if seed is None else f"seed {seed}",
+                False,
+                {key: cell.by_run[name] for key, cell in self.cells.items() if cell.by_run},
+                runs={name: seed},
+            )
+            for name, seed in self.runs.items()
+        ]
+        return sorted(rows, key=lambda row: min(seed or 0 for seed in row.runs.values()))
 
 
 @dataclass(frozen=True)
@@ -131,7 +151,11 @@ def _table(suite: str, task: str, found: Sequence[Result]) -> Table:
     new = sorted(keys - {column.key for column in known} - _LEFT_OUT)
     others = [Column(key, key, meanings.get(key, "")) for key in new]
     columns = [_fitted(column, cells.values()) for column in known + others]
-    rows = [Row(r.label, r.trained, cells[r.label]) for r in found if cells[r.label]]
+    rows = [
+        Row(r.label, r.trained, cells[r.label], counted(r.units, r.over), r.runs)
+        for r in found
+        if cells[r.label]
+    ]
     table = Table(
         title=f"Evaluation on {task or f'suite {suite}'}",
         suite=suite,

@@ -8,7 +8,7 @@ from palaestra.metrics.statistics import bootstrap_interval, mean
 from palaestra.runs.report.groups import Group
 from palaestra.runs.report.results import Figure
 from palaestra.runs.report.tables import Row, Table
-from palaestra.runs.report.words import counted, listed, number
+from palaestra.runs.report.words import listed, number
 from palaestra.seeding import Role, generator
 
 
@@ -25,15 +25,23 @@ def verdict(groups: Sequence[Group], found: Sequence[Table]) -> str:
 
 
 def _trained(group: Group, named: bool) -> str:
-    run = group.runs[0]
+    run = max(group.runs, key=lambda run: run.steps)
     policy = f" with policy {run.policy_name}" if run.policy_name else ""
     what = group.label if named else "An agent"
     if run.agent_name and what != run.agent_name:
         what += f" ({run.agent_name}{policy})"
     steps = f" for {run.steps:,} agent steps" if run.steps else ""
     where = f" on {run.env_id}" if run.env_id else ""
-    seeds = f", {counted(len(group.runs), 'training seed')}" if len(group.runs) > 1 else ""
-    return f"{what} was trained{where}{steps}{seeds}."
+    return f"{what} was trained{where}{steps}{_seeds(group)}."
+
+
+def _seeds(group: Group) -> str:
+    """Return how many seeds there are, and how many of them came to their end."""
+    n = len(group.runs)
+    whole = sum(run.status == "succeeded" for run in group.runs)
+    if n == 1:
+        return ""
+    return f", {n} training seeds" + (f", {whole} of them to the end" if whole < n else "")
 
 
 def _compared(row: Row, table: Table) -> str:

@@ -118,6 +118,26 @@ def _episodes(rng: np.random.Generator) -> list[dict[str, Any]]:
     ]
 
 
+def several_tasks_summary(scores: Sequence[Sequence[float]]) -> dict[str, Any]:
+    """Return the summary of a learner from the scores of each task's evaluation seeds."""
+    tasks = [
+        {"id": f"invented/{i}", "env_id": "Invented-v0", "episodes": 1, "score": estimate([*row])}
+        for i, row in enumerate(scores)
+    ]
+    figures = estimate([x for row in scores for x in row])
+    return {
+        "agent": "ppo-gru",
+        "suite": "invented",
+        "mode": "greedy",
+        "seeds": list(range(len(scores[0]))),
+        "intervals": {"over": "seeds"},
+        "aggregate": {
+            name: {"value": figures[name], "low": None, "high": None} for name in ("iqm", "mean")
+        },
+        "tasks": [{**task, "metrics": {}} for task in tasks],
+    }
+
+
 @cache
 def bandit_summary(agent: str, seed: int = 0, skill: float = 0.95) -> dict[str, Any]:
     """Return the summary of an agent that really played Gaussian bandits."""
