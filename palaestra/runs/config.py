@@ -107,6 +107,19 @@ class RunConfig(Options):
             raise ValueError("a mapping with the key 'name' is expected")
         return value
 
+    @field_validator("trackers")
+    @classmethod
+    def _are_trackers(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        from palaestra.runs.trackers import check_trackers
+
+        check_trackers(value)
+        return value
+
+    @property
+    def all_trackers(self) -> tuple[str, ...]:
+        """The trackers that the run writes to, TensorBoard included."""
+        return (*(["tensorboard"] if self.tensorboard else []), *self.trackers)
+
 
 def load_config(source: str, overrides: Sequence[str] = (), **settings: Any) -> RunConfig:
     """Return the resolved configuration of a preset or file.
@@ -149,7 +162,7 @@ def resolve(raw: Mapping[str, Any]) -> RunConfig:
     elif config.policy is not None:
         raise UserError(f"policy: agent {config.agent['name']!r} takes none; remove the key.")
     if config.evaluation is not None:
-        registry.entry("suite", config.evaluation.suite)
+        registry.get("suite", config.evaluation.suite).select(config.evaluation.tasks)
         for name in config.evaluation.baselines:
             registry.entry("agent", name)
     workers = config.rollout.workers

@@ -15,6 +15,7 @@ from palaestra.errors import RunError
 from palaestra.runs.checkpoint import Checkpoints
 from palaestra.runs.config import RunConfig, config_hash
 from palaestra.runs.folder import LOGS, RunFolder
+from palaestra.runs.messages import say
 from palaestra.runs.progress import ProgressDisplay
 from palaestra.runs.random_state import global_random_state, set_global_random_state
 
@@ -260,12 +261,13 @@ class Trainer:
         )
 
     def _open_trackers(self) -> list[Any]:
-        names = [*(["tensorboard"] if self.config.tensorboard else []), *self.config.trackers]
-        if not names:
-            return []
         from palaestra.runs.trackers import open_trackers
 
-        return list(open_trackers(names, self.folder))
+        def tell(message: str) -> None:
+            self.folder.log(message)
+            say(message)
+
+        return list(open_trackers(self.config.all_trackers, self.folder, tell))
 
     def _progress(self) -> ProgressDisplay:
         return ProgressDisplay(

@@ -14,6 +14,7 @@ from palaestra.runs.lock import RunLock
 from palaestra.runs.random_state import seed_globals
 from palaestra.runs.rollout_loop import RolloutLoop
 from palaestra.runs.rollouts import build_agent, make_rollouts
+from palaestra.runs.trackers import require_trackers
 from palaestra.runs.trainer import Trainer
 
 Resume = Literal["never", "auto", "must"]
@@ -55,6 +56,7 @@ def train(
     folder = find_run(config, run_id, root, resume, override_config)
     if folder is not None and is_finished(folder, config):
         return folder
+    require_trackers(config.all_trackers)
     seed_globals(config.seed)
     with _built(config) as loop:
         if folder is None:
@@ -140,16 +142,14 @@ def build_loop(config: RunConfig) -> Loop:
     loop = agent.make_loop(task)
     if loop is None:
         return RolloutLoop(_learner(agent, config), make_rollouts(config))
-    for key, given, accepted in (
-        ("rollout.workers", config.rollout.workers, 0),
-        ("env.reset_at_checkpoint", env.reset_at_checkpoint, False),
-    ):
-        if given != accepted:
-            loop.close()
-            raise UserError(
-                f"{key}: agent {config.agent['name']!r} collects by itself in this process; "
-                f"{accepted} is accepted, not {given}."
-            )
+    if config.rollout.workers:
+        loop.close()
+        raise UserError(
+            f"rollout.workers: agent {config.agent['name']!r} collects by itself in this process; "
+            f"0 is accepted, not {config.rollout.workers}."
+        )
+    if env.reset_at_checkpoint:
+        loop.restores_environments = False
     return loop
 
 

@@ -116,6 +116,10 @@ def train_and_report(
         from palaestra.runs.report import write_report
 
         result["report"] = str(write_report([folder.path]))
+        if config.trackers:
+            from palaestra.runs.trackers import replay
+
+            replay(folder, config.trackers)  # which now also tells of the evaluation
         say(f"report: {result['report']}")
     if as_json:
         print(json.dumps(result))

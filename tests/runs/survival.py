@@ -19,6 +19,18 @@ QUICK = ["threads=1", "tensorboard=false", "evaluation=null"]
 
 SMALL_PPO = [*QUICK, "env.num_envs=4", "agent.minibatch_size=16", "rollout.steps=8"]
 
+SB3 = [*QUICK, "env.num_envs=2"]
+
+REPLAY = [
+    "agent.learning_starts=200",
+    "agent.buffer_size=500",
+    "agent.batch_size=16",
+    "agent.train_freq=2",
+    "agent.target_update_interval=64",
+    "rollout.steps=16",
+    "total_steps=1600",
+]
+
 CONFIGS: dict[str, tuple[str, list[str]]] = {
     "ppo-mlp": ("cartpole", [*SMALL_PPO, "total_steps=3200", "agent.num_epochs=2"]),
     "ppo-gru": ("demo", [*SMALL_PPO, "total_steps=3200", "log_interval=3", "policy.hidden_size=8"]),
@@ -48,11 +60,44 @@ CONFIGS: dict[str, tuple[str, list[str]]] = {
             "total_steps=3200",
         ],
     ),
+    "sb3-ppo": (
+        "sb3-cartpole",
+        [*SB3, "agent.n_steps=16", "agent.batch_size=32", "agent.n_epochs=2", "total_steps=3200"],
+    ),
+    "sb3-a2c": ("sb3-cartpole", [*SB3, "agent.name=sb3/a2c", "total_steps=3200"]),
+    "sb3-dqn": ("sb3-cartpole", [*SB3, "agent.name=sb3/dqn", *REPLAY]),
+    "sb3-qrdqn": ("sb3-cartpole", [*SB3, "agent.name=sb3/qrdqn", *REPLAY]),
+    "sb3-recurrent-ppo": (
+        "sb3-cartpole",
+        [
+            *SB3,
+            "agent.name=sb3/recurrent-ppo",
+            "agent.n_steps=16",
+            "agent.batch_size=32",
+            "agent.n_epochs=2",
+            "agent.lstm_hidden_size=8",
+            "total_steps=1280",
+        ],
+    ),
+    "sb3-recurrent-ppo-native": (
+        "sb3-cartpole",
+        [
+            *SB3,
+            "env.id=palaestra/GaussianBandit-v0",
+            "env.options={K: 3, T: 10}",
+            "agent.name=sb3/recurrent-ppo",
+            "agent.n_steps=16",
+            "agent.batch_size=32",
+            "agent.n_epochs=2",
+            "agent.lstm_hidden_size=8",
+            "total_steps=1280",
+        ],
+    ),
 }
 """A small run for every agent and for every kind of policy and environment: preset, overrides."""
 
 _context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload(["palaestra.runs.training", "palaestra.agents.ppo"])
+_context.set_forkserver_preload(["palaestra.runs.training", "palaestra.agents.ppo", "sb3_contrib"])
 
 
 def config_of(name: str, *overrides: str, **settings: Any) -> RunConfig:

@@ -24,7 +24,7 @@ PORTS = (
 
 @dataclass(frozen=True)
 class Head:
-    """A running head: the addresses of its dashboard and for drivers, and what talks to it needs."""
+    """A running head: where its dashboard and its drivers are, and what a process needs to join."""
 
     address: str
     driver_address: str

@@ -1,0 +1,1 @@
+"""Stable-Baselines3: its algorithms as agents, and Palaestra's encoders and backbones inside it."""

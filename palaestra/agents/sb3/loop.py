@@ -1,0 +1,253 @@
+"""The training loop of Stable-Baselines3 cut into rounds that can be stopped and gone on with.
+
+A round does what one iteration of the algorithm's `learn()` does (several, where one takes a few
+steps only), so that all rounds together end in the parameters that `learn()` ends in.
+"""
+
+import time
+from abc import abstractmethod
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.logger import Logger
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+from stable_baselines3.common.utils import get_device
+
+from palaestra.agents.base import TrainingTask, Weights
+from palaestra.agents.fragment import map_tree
+from palaestra.agents.loop import EpisodeBatch, Loop, Round
+from palaestra.agents.sb3 import state as state_of
+from palaestra.agents.sb3.environments import make_envs
+from palaestra.agents.sb3.generators import GlobalGenerators
+from palaestra.agents.sb3.metrics import collect_metrics, mean_metrics
+from palaestra.seeding import Role, integer, integers
+
+if TYPE_CHECKING:
+    from palaestra.agents.sb3.agent import SB3Agent
+
+_COUNTERS = (
+    "num_timesteps",
+    "_episode_num",
+    "_n_updates",
+    "_n_calls",
+    "_current_progress_remaining",
+    "exploration_rate",
+)
+"""Plain attributes of the algorithms that decide what they do next, where they have them."""
+
+
+def make_loop(agent: "SB3Agent", task: TrainingTask) -> "SB3Loop":
+    """Return the loop that fits the agent's algorithm."""
+    off_policy = issubclass(agent.algorithm_class, OffPolicyAlgorithm)
+    return OffPolicyLoop(agent, task) if off_policy else OnPolicyLoop(agent, task)
+
+
+class SB3Loop(Loop):
+    """An algorithm of Stable-Baselines3 at work.
+
+    Args:
+      agent: makes the algorithm.
+      task: the environments.
+
+    Attributes:
+      algorithm: the Stable-Baselines3 object that trains.
+    """
+
+    def __init__(self, agent: "SB3Agent", task: TrainingTask) -> None:
+        self.steps = task.steps
+        self.generators = GlobalGenerators(agent.seed, get_device(agent.config.device))
+        self.recorder = EpisodeRecorder()
+        self._seed, self._resets, self._cut = agent.seed, 0, False
+        with self.generators:
+            self.envs = make_envs(task, agent.seed)
+            self.algorithm = agent.make_algorithm(self.envs)
+            self.algorithm.set_logger(Logger(folder=None, output_formats=[]))
+            self.algorithm._setup_learn(agent.total_steps, self.recorder)
+            self.recorder.on_training_start({}, {})
+        policy = self.algorithm.policy
+        self._acting = getattr(policy, agent.acting) if agent.acting else policy
+
+    def advance(self) -> Round:
+        """Collect and learn once."""
+        before, self._cut = self.algorithm.num_timesteps, False
+        with self.generators:
+            metrics, collect_s, learn_s = self._iterate()
+        return Round(
+            self.algorithm.num_timesteps - before,
+            metrics,
+            self.recorder.take(self.envs.sum_names),
+            collect_s,
+            learn_s,
+        )
+
+    @abstractmethod
+    def _iterate(self) -> tuple[dict[str, float], float, float]:
+        """Collect and learn; return the metrics and the seconds of both."""
+
+    def weights(self) -> Weights:
+        """Return a copy of the parameters and buffers that act."""
+        return {name: array.copy() for name, array in state_of.weights(self._acting).items()}
+
+    def reset_environments(self) -> None:
+        """Cut every episode short and start others; the cut ones are not recorded."""
+        self._resets, self._cut = self._resets + 1, True
+        seeds = integers(self._seed, Role.ENV, range(self.envs.num_envs))
+        self.envs._seeds = [integer(seed, Role.ENV, self._resets) for seed in seeds]
+        with self.generators:
+            self.algorithm._last_obs = self.algorithm.env.reset()
+        self.algorithm._last_episode_starts = np.ones(len(seeds), bool)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return networks, optimiser, counters, streams and where the environments are."""
+        a = self.algorithm
+        return {
+            "networks": state_of.weights(a.policy),
+            "optimizer": state_of.optimizer_state(a.policy.optimizer, a.policy),
+            "counters": {name: getattr(a, name) for name in _COUNTERS if hasattr(a, name)},
+            "observation": map_tree(np.copy, a._last_obs),
+            "episode_starts": a._last_episode_starts.copy(),
+            "generators": self.generators.state_dict(),
+            "action_spaces": [x.np_random.bit_generator.state for x in self.envs.action_spaces],
+            "resets": self._resets,
+            "environments": None if self._cut else self.envs.get_state(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on exactly where `state_dict` was taken.
+
+        Raises:
+          UserError: the environments cannot be brought where they were.
+        """
+        a = self.algorithm
+        state_of.load_weights(a.policy, state["networks"])
+        state_of.load_optimizer_state(a.policy.optimizer, a.policy, state["optimizer"])
+        for name, value in state["counters"].items():
+            setattr(a, name, value)
+        a._last_obs = map_tree(np.copy, state["observation"])
+        a._last_episode_starts = state["episode_starts"].copy()
+        self._resets = state["resets"]
+        if state["environments"] is None:
+            self._resets -= 1  # the run itself made this reset before it took the state
+            self.reset_environments()
+        else:
+            with self.generators:
+                self.envs.set_state(state["environments"])
+        self.generators.load_state_dict(state["generators"])
+        for space, stream in zip(self.envs.action_spaces, state["action_spaces"], strict=True):
+            space.np_random.bit_generator.state = stream
+
+    def close(self) -> None:
+        """Close the environments."""
+        self.envs.close()
+
+
+class OnPolicyLoop(SB3Loop):
+    """PPO, A2C and recurrent PPO: a round is one rollout of `n_steps` and one update from it."""
+
+    def _iterate(self) -> tuple[dict[str, float], float, float]:
+        a = self.algorithm
+        start = time.perf_counter()
+        a.collect_rollouts(a.env, self.recorder, a.rollout_buffer, n_rollout_steps=a.n_steps)
+        a._update_current_progress_remaining(a.num_timesteps, a._total_timesteps)
+        collected = time.perf_counter()
+        a.train()
+        metrics = collect_metrics(a.logger)
+        return metrics, collected - start, time.perf_counter() - collected
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the shared state and the memory of a recurrent policy."""
+        state = super().state_dict()
+        memory = getattr(self.algorithm, "_last_lstm_states", None)
+        if memory is not None:
+            state["memory"] = [[x.numpy(force=True) for x in part] for part in memory]
+        return state
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on exactly where `state_dict` was taken."""
+        super().load_state_dict(state)
+        if "memory" in state:
+            a = self.algorithm
+            parts = [
+                tuple(torch.from_numpy(np.array(x)).to(a.device) for x in part)
+                for part in state["memory"]
+            ]
+            a._last_lstm_states = type(a._last_lstm_states)(*parts)
+
+
+class OffPolicyLoop(SB3Loop):
+    """DQN and QR-DQN: a round is as many iterations as fill `steps` steps of every environment."""
+
+    def _iterate(self) -> tuple[dict[str, float], float, float]:
+        a = self.algorithm
+        end = min(a.num_timesteps + self.steps * a.n_envs, a._total_timesteps)
+        logs: list[dict[str, float]] = []
+        collect_s = learn_s = 0.0
+        while a.num_timesteps < end:
+            start = time.perf_counter()
+            rollout = a.collect_rollouts(
+                a.env,
+                train_freq=a.train_freq,
+                action_noise=None,
+                callback=self.recorder,
+                learning_starts=a.learning_starts,
+                replay_buffer=a.replay_buffer,
+                log_interval=None,
+            )
+            collected = time.perf_counter()
+            self._learn(rollout.episode_timesteps)
+            logs.append(collect_metrics(a.logger))
+            collect_s += collected - start
+            learn_s += time.perf_counter() - collected
+        return mean_metrics(logs), collect_s, learn_s
+
+    def _learn(self, steps_taken: int) -> None:
+        a = self.algorithm
+        gradient_steps = a.gradient_steps if a.gradient_steps >= 0 else steps_taken
+        if a.num_timesteps > a.learning_starts and gradient_steps > 0:
+            a.train(batch_size=a.batch_size, gradient_steps=gradient_steps)
+
+    def reset_environments(self) -> None:
+        """Cut every episode short; the replay buffer learns that nothing follows its last step."""
+        super().reset_environments()
+        buffer = self.algorithm.replay_buffer
+        if buffer.size():
+            last = buffer.pos - 1
+            buffer.timeouts[last] = np.maximum(buffer.timeouts[last], 1 - buffer.dones[last])
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the shared state and the filled part of the replay buffer."""
+        replay = state_of.replay_state(self.algorithm.replay_buffer)
+        return super().state_dict() | {"replay": replay}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on exactly where `state_dict` was taken."""
+        super().load_state_dict(state)
+        state_of.load_replay_state(self.algorithm.replay_buffer, state["replay"])
+
+
+class EpisodeRecorder(BaseCallback):
+    """Notes the episodes that end while an algorithm collects."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._ended: list[tuple[int, dict[str, Any]]] = []
+
+    def _on_step(self) -> bool:
+        dones = self.locals["dones"]
+        if dones.any():
+            infos = self.locals["infos"]
+            self._ended += [(int(row), infos[row]["episode"]) for row in np.flatnonzero(dones)]
+        return True
+
+    def take(self, sum_names: tuple[str, ...]) -> EpisodeBatch:
+        """Return the episodes since the last call."""
+        rows, records = [row for row, _ in self._ended], [record for _, record in self._ended]
+        self._ended = []
+        return EpisodeBatch(
+            np.array(rows, np.int64),
+            np.array([record["r"] for record in records], np.float64),
+            np.array([record["l"] for record in records], np.int64),
+            {name: np.array([record[name] for record in records]) for name in sum_names},
+        )
