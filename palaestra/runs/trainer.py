@@ -95,6 +95,8 @@ class Trainer:
                 signal.signal(number, handler)
             for tracker in trackers:
                 tracker.close()
+            with suppress(RunError):  # told already, or of no account beside what ended the run
+                self.checkpoints.wait()
         return self.folder.manifest["status"]
 
     def _advance(self) -> Round:

@@ -28,7 +28,7 @@ REPLAY = [
     "agent.train_freq=2",
     "agent.target_update_interval=64",
     "rollout.steps=16",
-    "total_steps=1600",
+    "total_steps=1000",
 ]
 
 CONFIGS: dict[str, tuple[str, list[str]]] = {
@@ -66,7 +66,10 @@ CONFIGS: dict[str, tuple[str, list[str]]] = {
     ),
     "sb3-a2c": ("sb3-cartpole", [*SB3, "agent.name=sb3/a2c", "total_steps=3200"]),
     "sb3-dqn": ("sb3-cartpole", [*SB3, "agent.name=sb3/dqn", *REPLAY]),
-    "sb3-qrdqn": ("sb3-cartpole", [*SB3, "agent.name=sb3/qrdqn", *REPLAY]),
+    "sb3-qrdqn": (
+        "sb3-cartpole",
+        [*SB3, "agent.name=sb3/qrdqn", "agent.n_quantiles=8", *REPLAY],
+    ),
     "sb3-recurrent-ppo": (
         "sb3-cartpole",
         [

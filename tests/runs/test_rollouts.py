@@ -109,8 +109,10 @@ def test_bad_input_in_a_worker_is_not_tried_again(ray_cluster: None) -> None:
     ("address", "message"),
     [("127.0.0.1:1", "does not answer"), ("http://127.0.0.1:8265", "accepted are host:port")],
 )
-def test_an_address_without_ray_is_named(address: str, message: str) -> None:
-    ray.shutdown()
+def test_an_address_without_ray_is_named(
+    address: str, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
     with pytest.raises(UserError, match=message):
         connect(address, 1)
 

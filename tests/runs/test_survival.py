@@ -1,5 +1,6 @@
 """Kill tests: a run that was killed and gone on with leaves what an undisturbed one leaves."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,18 +24,22 @@ from tests.runs.survival import (
     untimed,
 )
 
-KILLS, RAY_KILLS = 10, 3
+KILLS = 10
+RAY_KILLS = int(os.environ.get("PALAESTRA_TEST_RAY_KILLS", "3"))
 
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_a_run_killed_at_ten_random_moments_equals_the_straight_run(
     name: str, tmp_path: Path
 ) -> None:
-    kill_at_random(config_of(name), KILLS, tmp_path)
+    assert kill_at_random(config_of(name), KILLS, tmp_path) == KILLS
 
 
-def kill_at_random(config: RunConfig, kills: int, root: Path, **options: Any) -> None:
-    """Kill runs at random moments until there were so many kills; each ends as the straight run."""
+def kill_at_random(config: RunConfig, kills: int, root: Path, **options: Any) -> int:
+    """Kill runs at random moments until there were so many kills, and return their number.
+
+    Each run is gone on with until it ends, and equals the straight run.
+    """
     seconds = straight(config, "straight", root, **options)
     rng = np.random.default_rng(0)
     left, runs = kills, 0
@@ -47,6 +52,7 @@ def kill_at_random(config: RunConfig, kills: int, root: Path, **options: Any) ->
         seconds = seconds if struck else seconds / 2  # the machine has become faster
         left -= struck
         assert_same_run(root / "straight", root / f"killed-{runs}", ray=bool(options))
+    return kills - left
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -100,7 +106,8 @@ def test_a_run_with_ray_workers_killed_at_random_moments_equals_the_straight_run
     name: str, tmp_path: Path, head: Head
 ) -> None:
     config = config_of(name, rollout__workers=2, rollout__address=head.driver_address)
-    kill_at_random(config, RAY_KILLS, tmp_path, environment=head.environment)
+    kills = kill_at_random(config, RAY_KILLS, tmp_path, environment=head.environment)
+    assert kills == RAY_KILLS
 
 
 @pytest.mark.slow

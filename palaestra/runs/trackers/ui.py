@@ -121,6 +121,7 @@ def _command(root: Path, port: int) -> list[str]:
         "--host": HOST,
         "--port": str(port),
         "--workers": "1",
+        "--app-name": "palaestra",
         # The plain application: the one that uvicorn serves adds an assistant that can run commands
         # on this machine for whoever reaches the port.
         "--gunicorn-opts": "--threads 4 --log-level warning",

@@ -94,8 +94,8 @@ def test_the_page_answers_on_loopback_only_and_ends_at_ctrl_c(make_run: MakeRun)
         elsewhere = "http://elsewhere.example"
         path = "/ajax-api/2.0/mlflow/runs/search"
         assert ask(port, "POST", path, f"localhost:{port}", query, Origin=elsewhere)[0] == 403
-        status, _ = ask(port, "GET", "/ajax-api/3.0/mlflow/assistant/config", f"localhost:{port}")
-        assert status == 404  # what it serves could run commands here
+        path = "/ajax-api/3.0/mlflow/assistant/message"  # it could run commands here
+        assert ask(port, "POST", path, f"localhost:{port}", "{}")[0] == 404
         assert not listens("127.0.0.2", port)
         program.send_signal(signal.SIGINT)
         assert program.wait(60) == 0
