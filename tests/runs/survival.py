@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -18,6 +19,11 @@ from palaestra.runs.config import RunConfig, load_config
 QUICK = ["threads=1", "tensorboard=false", "evaluation=null"]
 
 SMALL_PPO = [*QUICK, "env.num_envs=4", "agent.minibatch_size=16", "rollout.steps=8"]
+
+EVALUATION = [
+    "evaluation={suite: bandit, tasks: [bandit/k5-normal-1], episodes: 4, seeds: 2}",
+    "evaluation.baselines=[ucb]",
+]
 
 SB3 = [*QUICK, "env.num_envs=2"]
 
@@ -33,7 +39,10 @@ REPLAY = [
 
 CONFIGS: dict[str, tuple[str, list[str]]] = {
     "ppo-mlp": ("cartpole", [*SMALL_PPO, "total_steps=3200", "agent.num_epochs=2"]),
-    "ppo-gru": ("demo", [*SMALL_PPO, "total_steps=3200", "log_interval=3", "policy.hidden_size=8"]),
+    "ppo-gru": (
+        "demo",
+        [*SMALL_PPO, *EVALUATION, "total_steps=3200", "log_interval=3", "policy.hidden_size=8"],
+    ),
     "ppo-attention": (
         "demo",
         [
@@ -137,11 +146,12 @@ def _train(
 ) -> None:
     os.environ.update(environment)
     from palaestra.runs.config import resolve
-    from palaestra.runs.training import train
+    from palaestra.runs.verbs import train_and_report
 
     if dies_at is not None:
         _die_at(dies_at)
-    train(resolve(config), run_id, root=Path(root), resume="auto", quiet=True)
+    with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
+        train_and_report(resolve(config), run_id, True, root=Path(root), resume="auto")
 
 
 def _die_at(number: int) -> None:
@@ -216,6 +226,8 @@ def assert_same_run(one: Path, other: Path, *, ray: bool = False) -> None:
     """
     assert untimed(one) == untimed(other)
     assert (one / "episodes.jsonl").read_bytes() == (other / "episodes.jsonl").read_bytes()
+    evaluations = [evaluations_of(path) for path in (one, other)]
+    assert evaluations[0] == evaluations[1]
     states = [Checkpoints(path / "checkpoints").read() for path in (one, other)]
     for state in states:
         del state["run"]["logs"]  # holds the lengths of lines with times in them
@@ -224,6 +236,12 @@ def assert_same_run(one: Path, other: Path, *, ray: bool = False) -> None:
             for worker in state["loop"]["rollouts"].values():
                 del worker["random"]["python"]
     assert_same_tree(states[0], states[1])
+
+
+def evaluations_of(path: Path) -> dict[str, bytes]:
+    """Return the content of every file of the run's evaluations."""
+    files = (file for file in (path / "eval").rglob("*") if file.is_file())
+    return {str(file.relative_to(path)): file.read_bytes() for file in files}
 
 
 def assert_same_tree(one: Any, other: Any, path: str = "") -> None:
