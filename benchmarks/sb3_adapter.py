@@ -7,8 +7,8 @@ CartPole-v1 with 4 environments, one torch thread, from making the environments 
 `learn` is the library alone; `loop` is the adapter's loop alone; `run` is a whole run by
 `palaestra.runs.training.train`: folder, metrics, episodes and checkpoints on disk. All end in the
 same parameters, which is checked. `again` is the library alone once more: the distance of its ratio
-from 1 is the noise of the machine, which slows a run and never speeds it up; hence also the ratio of
-the fastest of each. CPU seconds are those of the whole process.
+from 1 is the noise of the machine, which slows a run and never speeds it up; hence also the ratio
+of the fastest of each. CPU seconds are those of the whole process.
 """
 
 import argparse
