@@ -1,6 +1,8 @@
 """The command `palaestra`, also `python -m palaestra`."""
 
 import sys
+import warnings
+from typing import Any
 
 from palaestra.errors import RunError, UserError
 
@@ -9,6 +11,7 @@ def main() -> None:
     """Run the command line; exit code 2 for bad input, 1 for a run that failed, no traceback."""
     from palaestra.runs.cli import app
 
+    warnings.showwarning = _show_warning  # type: ignore[assignment]
     try:
         app()
     except UserError as error:
@@ -20,6 +23,11 @@ def main() -> None:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
+
+
+def _show_warning(message: Warning | str, *where: Any) -> None:
+    """Tell a warning as a sentence; the line of code that it came from says nothing to a user."""
+    print(f"warning: {message}", file=sys.stderr)
 
 
 if __name__ == "__main__":
