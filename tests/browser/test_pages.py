@@ -7,7 +7,6 @@ every page is also saved as a picture.
 import os
 import re
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -156,7 +155,7 @@ def ui(work: Path) -> Iterator[str]:
     else:
         raise AssertionError(told)
     yield f"http://127.0.0.1:{port}"
-    process.send_signal(signal.SIGINT)
+    process.terminate()
     process.communicate(timeout=60)
 
 
