@@ -55,10 +55,25 @@ _register(
     "Tic-tac-toe against a scripted opponent",
 )
 
+# Memory.
+for _class, _module, _summary in (
+    ("Recall", "recall", "name the cue that was shown before a long wait"),
+    ("TMaze", "tmaze", "a sign at the start says where to turn at the end of a corridor"),
+    ("RepeatPrevious", "repeat_previous", "name the symbol of k steps ago"),
+    ("CountRecall", "count_recall", "say how often a symbol has been shown"),
+):
+    _register(
+        f"palaestra/{_class}-v0",
+        f"palaestra.envs.memory.{_module}:{_class}Env",
+        f"palaestra.envs.memory.{_module}:{_class}VectorEnv",
+        _summary,
+    )
+
 # Suites.
 for _name, _target, _summary in (
     ("bandit", "BANDIT", "Gaussian and Bernoulli bandits with 5, 10 and 20 arms"),
     ("contextual-bandit", "CONTEXTUAL_BANDIT", "recommending invented films, 5, 10 and 20 of them"),
     ("tictactoe", "TICTACTOE", "Tic-tac-toe against random and perfect play"),
+    ("memory", "MEMORY", "recall, T-mazes, repeating, counting, bandits: chance without memory"),
 ):
     register_builtin("suite", _name, f"palaestra.envs.suites:{_target}", _summary)

@@ -5,7 +5,7 @@ which two returns the score lies. Whatever changes the meaning of a number raise
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from palaestra.errors import UserError, did_you_mean
@@ -20,7 +20,7 @@ class Task:
     env_id: str
     env_kwargs: dict[str, Any]
     low: float
-    """Return of uniform play; score 0."""
+    """Return of uniform play, or in memory tasks of the best play without memory; score 0."""
     high: float
     """Return of the oracle, or of the best response where it is known; score 1."""
     source: str
@@ -34,7 +34,7 @@ class Task:
     """Known figures as `metric/agent` -> value, e.g. `regret/random`."""
 
     def score(self, mean_return: float, mean_regret: float | None = None) -> float:
-        """Return the score: 0 for uniform play, 1 for the oracle.
+        """Return the score: 0 for a return of `low`, 1 for `high`.
 
         A task with a known regret is scored by it, 1 - regret / (high - low): the same
         expectation without the noise of the rewards.
@@ -290,4 +290,77 @@ TICTACTOE = Suite(
     ),
     tags=("game",),
     description="Tic-tac-toe against random and perfect play, opening and replying.",
+)
+
+
+def _memory(
+    name: str, env: str, env_kwargs: dict[str, Any], low: float, high: float, tags: tuple[str, ...]
+) -> Task:
+    return Task(
+        id=f"memory/{name}",
+        env_id=f"palaestra/{env}-v0",
+        env_kwargs=env_kwargs,
+        low=low,
+        high=high,
+        source="closed form: the best play without memory, the best play with memory",
+        tags=tags,
+        reference={"return/memoryless": low, "return/best": high},
+    )
+
+
+def _recall(gap: int, *tags: str) -> Task:
+    K = 4
+    kwargs = {"K": K, "gap": gap, "distractors": True}
+    return _memory(f"recall-{gap}", "Recall", kwargs, 1 / K, 1.0, ("recall", *tags))
+
+
+def _tmaze(length: int) -> Task:
+    # Without memory to the junction and either turn: 4 or -0.1.
+    return _memory(f"tmaze-{length}", "TMaze", {"length": length}, 1.95, 4.0, ("tmaze",))
+
+
+def _repeat(k: int, T: int) -> Task:
+    K = 4
+    kwargs = {"k": k, "K": K, "T": T}
+    return _memory(f"repeat-{k}", "RepeatPrevious", kwargs, 2 / K - 1, 1.0, ("repeat",))
+
+
+def _count(K: int, copies: int) -> Task:
+    # The present card is a uniform one of the pack. Where it is the symbol asked for, the count is
+    # uniform on 1 .. copies, and elsewhere on 0 .. copies.
+    right = (1 / copies + (K - 1) / (copies + 1)) / K
+    kwargs = {"K": K, "copies": copies}
+    return _memory(f"count-{K}", "CountRecall", kwargs, 2 * right - 1, 1.0, ("count",))
+
+
+def _meta_bandit(K: int) -> Task:
+    bandit = _gaussian(K, "normal", 1.0, 1.0)
+    return replace(bandit, id=f"memory/bandit-{K}", tags=("bandit", f"k{K}"))
+
+
+MEMORY = Suite(
+    name="memory",
+    version=1,
+    tasks=(
+        _recall(16),
+        _recall(64),
+        _recall(256, "extra"),
+        _tmaze(10),
+        _tmaze(50),
+        _repeat(4, 52),
+        _repeat(32, 104),
+        _repeat(64, 156),
+        _count(2, 26),
+        _count(4, 26),
+        _count(13, 16),
+        _meta_bandit(5),
+        _meta_bandit(20),
+    ),
+    protocol=(
+        "one new instance for each episode, the same for every agent; score 0 is the best play "
+        "without memory, on bandits uniform play, and 1 the best play with memory, on bandits "
+        "always the best arm"
+    ),
+    tags=("memory",),
+    description="Recall after a wait, T-mazes, repeating, counting, and bandits from raw history.",
 )

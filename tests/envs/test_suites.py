@@ -4,11 +4,11 @@ from dataclasses import FrozenInstanceError, asdict
 import pytest
 
 import palaestra.envs
-from palaestra.envs.suites import BANDIT, CONTEXTUAL_BANDIT, TICTACTOE, Suite, Task
+from palaestra.envs.suites import BANDIT, CONTEXTUAL_BANDIT, MEMORY, TICTACTOE, Suite, Task
 from palaestra.errors import UserError
 from palaestra.registry import registry
 
-SUITES = [BANDIT, CONTEXTUAL_BANDIT, TICTACTOE]
+SUITES = [BANDIT, CONTEXTUAL_BANDIT, TICTACTOE, MEMORY]
 TASKS = [task for suite in SUITES for task in suite.tasks]
 
 
@@ -29,6 +29,9 @@ def test_ids_are_stable() -> None:
     assert [task.id for task in CONTEXTUAL_BANDIT.tasks] == [
         f"contextual-bandit/movies-k{K}" for K in (5, 10, 20)
     ]
+    names = "recall-16 recall-64 recall-256 tmaze-10 tmaze-50 repeat-4 repeat-32 repeat-64"
+    names += " count-2 count-4 count-13 bandit-5 bandit-20"
+    assert [task.id for task in MEMORY.tasks] == [f"memory/{name}" for name in names.split()]
 
 
 @pytest.mark.parametrize("task", TASKS, ids=lambda task: task.id)
@@ -63,6 +66,27 @@ def test_extra_tasks_are_played_on_request_alone() -> None:
         f"tictactoe/{o}-{s}" for o in ("random", "minimax") for s in ("first", "second")
     }
     assert TICTACTOE.select(["noisy-first", "tictactoe/mcts-second"])[1].tags[0] == "mcts"
+
+
+def test_memory_tasks_lie_between_the_best_play_without_and_with_memory() -> None:
+    bounds = {name.removeprefix("memory/"): (t.low, t.high) for name, t in _by_id(MEMORY).items()}
+    assert bounds["recall-64"] == (0.25, 1)
+    assert bounds["tmaze-50"] == (1.95, 4)
+    assert bounds["repeat-32"] == (-0.5, 1)
+    assert bounds["count-2"] == pytest.approx((2 * (1 / 52 + 1 / 54) - 1, 1))
+    assert bounds["bandit-5"] == (0, pytest.approx(50 * 1.16296, rel=1e-5))
+    assert bounds["bandit-20"] == (0, pytest.approx(50 * 1.86748, rel=1e-5))
+
+
+def test_the_bandits_of_the_memory_suite_are_those_of_the_bandit_suite() -> None:
+    for K in (5, 20):
+        (one,), (other,) = MEMORY.select([f"bandit-{K}"]), BANDIT.select([f"k{K}-normal-1"])
+        assert (one.env_kwargs, one.reference) == (other.env_kwargs, other.reference)
+        assert one.env_kwargs["observation"] == "rl2"
+
+
+def _by_id(suite: Suite) -> dict[str, Task]:
+    return {task.id: task for task in suite.tasks}
 
 
 def test_an_unknown_task_names_the_nearest() -> None:
