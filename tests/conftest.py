@@ -1,6 +1,12 @@
 """Shared by all tests: one torch thread and one Ray for each test process."""
 
+import os
+import shutil
 from collections.abc import Iterator
+
+# Read when triton is imported, which torch may do: without a GPU the kernels run on the CPU.
+if shutil.which("nvidia-smi") is None:
+    os.environ.setdefault("TRITON_INTERPRET", "1")
 
 import pytest
 import torch

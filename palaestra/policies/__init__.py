@@ -24,7 +24,19 @@ _EXPORTS = {
 _POLICIES = {
     "mlp": ("mlp:MLPPolicy", "a perceptron without memory"),
     "gru": ("gru:GRUPolicy", "a gated recurrent network"),
+    "lstm": ("lstm:LSTMPolicy", "long short-term memory"),
     "attention": ("attention:AttentionPolicy", "a transformer over the last steps of the episode"),
+    "sliding-attention": (
+        "sliding_attention:SlidingAttentionPolicy",
+        "softmax attention over a sliding window",
+    ),
+    "rat": ("rat:RATPolicy", "recurrence within chunks, attention to finished chunks"),
+    "rat-swa": ("rat:RATSWAPolicy", "sliding attention and RAT in turn"),
+    "gla": ("gla:GLAPolicy", "gated linear attention"),
+    "deltanet": ("delta:DeltaNetPolicy", "the delta rule"),
+    "gated-deltanet": ("delta:GatedDeltaNetPolicy", "the delta rule with decay"),
+    "mesa": ("mesa:MesaPolicy", "a ridge regression on the episode at every step"),
+    "mixture": ("mixture:MixturePolicy", "a mixer of its own in every block"),
 }
 
 for _name, (_target, _summary) in _POLICIES.items():

@@ -60,8 +60,9 @@ class Block(nn.Module):
           reset: `[B, T]` or `[B]`.
           rotation: `[..., D / 2]` complex, of the steps' positions.
         """
-        q, k, v = self.qkv(self.norm_1(x)).unflatten(-1, (3, self.heads, -1)).unbind(-3)
-        q, k = rotate(q, rotation), rotate(k, rotation)
+        qkv = self.qkv(self.norm_1(x)).unflatten(-1, (3, self.heads, -1))
+        q, k = rotate(qkv[..., :2, :, :], rotation.unsqueeze(-2)).unbind(-3)
+        v = qkv[..., 2, :, :]
         new: AttentionState | None
         if reset.ndim == 2:
             o, new = chunk_attention(

@@ -1,17 +1,19 @@
 """Causal softmax attention with episode resets; README.md holds the formulas."""
 
-from typing import Literal
-
 import torch
 from torch import Tensor
 
+from palaestra.kernels._common.resets import resolve_reset
+from palaestra.kernels._common.runtime import Impl, choose
+from palaestra.kernels._common.validate import (
+    check_chunk_size,
+    check_layout,
+    check_reset,
+    check_tensor,
+)
 from palaestra.kernels.attention import reference
+from palaestra.kernels.attention.line import last_state, lay
 from palaestra.kernels.attention.state import AttentionState, empty_state
-
-Impl = Literal["auto", "reference"]
-
-IMPLS = ("auto", "reference")
-"""Accepted values of `impl`; "auto" is "reference" on every device."""
 
 
 def chunk_attention(
@@ -19,11 +21,13 @@ def chunk_attention(
     k: Tensor,
     v: Tensor,
     *,
+    window: int | None = None,
     scale: float | None = None,
     reset: Tensor | None = None,
+    cu_seqlens: Tensor | None = None,
     initial_state: AttentionState | None = None,
-    window: int | None = None,
     output_final_state: bool = False,
+    chunk_size: int = 64,
     impl: Impl = "auto",
 ) -> tuple[Tensor, AttentionState | None]:
     """Read T steps at once.
@@ -32,30 +36,65 @@ def chunk_attention(
       q: queries `[B, T, H, D]`.
       k: keys, of q's shape.
       v: values, of q's shape.
-      scale: factor of the scores; None is D ** -0.5.
-      reset: bool `[B, T]`, true where an episode begins; None is no reset.
-      initial_state: keys and values of the running episode; None is an episode's beginning.
       window: how many steps a query sees, itself included. It is the state's where one is given;
         None without a state is T.
+      scale: factor of the scores; None is D ** -0.5.
+      reset: bool `[B, T]`, true where an episode begins; None is no reset.
+      cu_seqlens: int `[N + 1]`, borders of episodes packed into one row, instead of `reset`.
+      initial_state: keys and values of the running episode; None is an episode's beginning.
       output_final_state: whether to return the state after the last step, else None.
-      impl: "auto" or "reference".
+      chunk_size: queries in a block of the reference, a power of two from 16 on.
+      impl: "auto", "reference" or "triton".
 
     Returns:
       `o [B, T, H, D]` and the final state or None.
 
     Raises:
-      ValueError: an unknown `impl`, or a shape or type that does not fit.
+      ValueError: an `impl` that is unknown or cannot run, or a shape, type or device that does
+        not fit.
     """
-    _check_impl(impl)
-    _check(q, k, v, reset, initial_state, dims=4)
+    _check_window(q, k, v, initial_state, window)
+    check_chunk_size(chunk_size)
+    B, T, _, D = q.shape
+    reset = resolve_reset(reset, cu_seqlens, B, T, q.device)
+    window = _window(window, initial_state, T)
+    scale = D**-0.5 if scale is None else scale
+    line = lay(k, v, reset, initial_state, window)
+    with torch.autocast(q.device.type, enabled=False):
+        if choose(impl, q.device) == "triton":
+            from palaestra.kernels.attention.triton import chunk
+
+            o = chunk(q, line, scale)
+        else:
+            o = reference.chunk(q, line, window, scale, chunk_size)
+    return o, last_state(line, reset, initial_state, window) if output_final_state else None
+
+
+def recurrent_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    window: int | None = None,
+    scale: float | None = None,
+    reset: Tensor | None = None,
+    cu_seqlens: Tensor | None = None,
+    initial_state: AttentionState | None = None,
+    output_final_state: bool = False,
+) -> tuple[Tensor, AttentionState | None]:
+    """Read T steps one after the other, differentiable; arguments as `chunk_attention`.
+
+    Raises:
+      ValueError: a shape, type or device that does not fit.
+    """
+    _check_window(q, k, v, initial_state, window)
     B, T, H, D = q.shape
+    reset = resolve_reset(reset, cu_seqlens, B, T, q.device)
     if initial_state is None:
-        initial_state = empty_state(B, H, window or T, D, like=q)
-    elif window not in (None, initial_state.window):
-        raise ValueError(f"window: {window} given, but the state's is {initial_state.window}.")
-    if reset is None:
-        reset = torch.zeros(B, T, dtype=torch.bool, device=q.device)
-    o, state = reference.chunk(q, k, v, reset, initial_state, scale or D**-0.5)
+        initial_state = empty_state(B, H, _window(window, None, T), D, like=q)
+    scale = D**-0.5 if scale is None else scale
+    with torch.autocast(q.device.type, enabled=False):
+        o, state = reference.recurrent(q, k, v, reset, initial_state, scale)
     return o, state if output_final_state else None
 
 
@@ -67,41 +106,73 @@ def step_attention(
     *,
     scale: float | None = None,
     reset: Tensor | None = None,
+    inplace: bool = False,
     impl: Impl = "auto",
 ) -> tuple[Tensor, AttentionState]:
-    """Read one step: `q, k, v [B, H, D]`, `reset [B]` -> `o [B, H, D]` and a new state.
+    """Read one step.
+
+    Args:
+      q: query `[B, H, D]`.
+      k: key, of q's shape.
+      v: value, of q's shape.
+      state: keys and values of the running episode.
+      scale: factor of the scores; None is D ** -0.5.
+      reset: bool `[B]`, true where an episode begins; None is no reset.
+      inplace: write into the tensors of `state` and return it, instead of copying the buffer.
+      impl: "auto", "reference" or "triton", which gives no gradients; "auto" is "reference" where
+        a gradient is asked for.
+
+    Returns:
+      `o [B, H, D]` and the state after the step.
 
     Raises:
-      ValueError: an unknown `impl`, or a shape or type that does not fit.
+      ValueError: an `impl` that is unknown or cannot run, or a shape, type or device that does
+        not fit.
     """
-    _check_impl(impl)
-    _check(q, k, v, reset, state, dims=3)
-    if reset is None:
-        reset = torch.zeros(q.shape[0], dtype=torch.bool, device=q.device)
-    return reference.step(q, k, v, reset, state, scale or q.shape[-1] ** -0.5)
+    _check(q, k, v, state, "[B, H, D]")
+    reset = check_reset(reset, len(q), q.device)
+    scale = q.shape[-1] ** -0.5 if scale is None else scale
+    if _chosen_step(impl, q, k, v, state) == "triton":
+        from palaestra.kernels.attention.triton import step
+
+        return step(q, k, v, reset, state, scale, inplace)
+    with torch.autocast(q.device.type, enabled=False):
+        return reference.step(q, k, v, reset, state, scale, inplace)
 
 
-def _check_impl(impl: str) -> None:
-    if impl not in IMPLS:
-        raise ValueError(f"impl: {impl!r} is not accepted: {' or '.join(map(repr, IMPLS))}.")
+def _chosen_step(impl: str, q: Tensor, k: Tensor, v: Tensor, state: AttentionState) -> str:
+    if impl == "reference" or (impl == "auto" and q.device.type == "cpu"):
+        return "reference"
+    learns = torch.is_grad_enabled() and any(x.requires_grad for x in (q, k, v, state.k, state.v))
+    if learns and impl == "triton":
+        raise ValueError("impl: 'triton' gives no gradients of a step; 'reference' does.")
+    return "reference" if learns else choose(impl, q.device)
 
 
-def _check(
-    q: Tensor, k: Tensor, v: Tensor, reset: Tensor | None, state: AttentionState | None, dims: int
-) -> None:
-    layout = "[B, T, H, D]" if dims == 4 else "[B, H, D]"
-    if q.ndim != dims or not q.is_floating_point():
-        raise ValueError(f"q: {q.dtype} {list(q.shape)} is not a float tensor {layout}.")
-    for name, x in (("k", k), ("v", v)):
-        if x.shape != q.shape or x.dtype != q.dtype:
-            raise ValueError(f"{name}: {x.dtype} {list(x.shape)} differs from q {list(q.shape)}.")
-    if reset is not None and (reset.dtype != torch.bool or reset.shape != q.shape[: dims - 2]):
-        expected = list(q.shape[: dims - 2])
-        raise ValueError(f"reset: {reset.dtype} {list(reset.shape)} is not bool {expected}.")
+def _window(window: int | None, state: AttentionState | None, T: int) -> int:
     if state is not None:
-        fitting = (q.shape[0], q.shape[-2], state.window, q.shape[-1])
-        if not (state.k.shape == state.v.shape == fitting and state.k.dtype == q.dtype):
-            raise ValueError(
-                f"state: keys {state.k.dtype} {list(state.k.shape)} are not {q.dtype} "
-                f"{list(fitting)}, as q needs."
-            )
+        return state.window
+    return T if window is None else window
+
+
+def _check_window(
+    q: Tensor, k: Tensor, v: Tensor, state: AttentionState | None, window: int | None
+) -> None:
+    _check(q, k, v, state, "[B, T, H, D]")
+    if q.shape[1] == 0:
+        raise ValueError(f"q: {list(q.shape)} has no step; T is 1 or more.")
+    if window is not None and window < 1:
+        raise ValueError(f"window: {window} is not 1 or more.")
+    if state is not None and window not in (None, state.window):
+        raise ValueError(f"window: {window} given, but the state's is {state.window}.")
+
+
+def _check(q: Tensor, k: Tensor, v: Tensor, state: AttentionState | None, layout: str) -> None:
+    check_layout("q", q, layout)
+    check_tensor("k", k, q.shape, q.dtype, q.device)
+    check_tensor("v", v, q.shape, q.dtype, q.device)
+    if state is not None:
+        shape = (q.shape[0], q.shape[-2], state.window, q.shape[-1])
+        check_tensor("state.k", state.k, shape, q.dtype, q.device)
+        check_tensor("state.v", state.v, shape, q.dtype, q.device)
+        check_tensor("state.pos", state.pos, shape[:1], torch.int32, q.device)

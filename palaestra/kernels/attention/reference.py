@@ -1,77 +1,175 @@
-"""Attention in plain PyTorch: the specification, and the path on CPU."""
+"""Attention in plain PyTorch: the token loop, the blocks of queries that run on CPU, and a step."""
+
+from itertools import pairwise
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad, scaled_dot_product_attention
+from torch.utils.checkpoint import checkpoint
 
-from palaestra.kernels._common.resets import positions, segments
+from palaestra.kernels.attention.line import Line
 from palaestra.kernels.attention.state import AttentionState
 
+_KEPT = 8
+"""How many times the line the blocks may keep for the backward; beyond it they are made again."""
 
-def chunk(
+
+def recurrent(
     q: Tensor, k: Tensor, v: Tensor, reset: Tensor, state: AttentionState, scale: float
 ) -> tuple[Tensor, AttentionState]:
-    """Read a window; arguments as `chunk_attention`, all given."""
-    T, W = q.shape[1], state.window
-    mask = visible(reset, state.pos, W)  # (B, T, W + T)
-    q, k, v = (x.transpose(1, 2) for x in (q, k, v))  # (B, H, T, D)
-    q, bad_q = _finite(q)
-    keys, bad_k = _finite(torch.cat([state.k, k], 2))  # (B, H, W + T, D)
-    values, bad_v = _finite(torch.cat([state.v, v], 2))
-    scores = (scale * q) @ keys.transpose(2, 3)  # (B, H, T, W + T)
-    o = scores.masked_fill(~mask.unsqueeze(1), -torch.inf).softmax(-1) @ values
-    broken = bad_q | (mask & (bad_k | bad_v).unsqueeze(1)).any(2)
-    o = o.masked_fill(broken[:, None, :, None], torch.nan)
-    p_last = positions(reset, state.pos)[:, -1]  # (B,)
-    return o.transpose(1, 2), AttentionState(
-        _last(state.k, k, p_last, T), _last(state.v, v, p_last, T), (p_last + 1).int()
-    )
+    """Read a window step by step; arguments as `recurrent_attention`, all given."""
+    rows = []
+    for t in range(q.shape[1]):
+        o_t, state = step(q[:, t], k[:, t], v[:, t], reset[:, t], state, scale)
+        rows.append(o_t)
+    return torch.stack(rows, 1), state
+
+
+def chunk(q: Tensor, line: Line, window: int, scale: float, chunk_size: int) -> Tensor:
+    """Return what queries `[B, T, H, D]` read from the line, a block of queries after the other.
+
+    A block sees at most `window + chunk_size - 1` places, so scores never take more memory than
+    that; torch's kernel keeps none of them for the backward.
+    """
+    bad_q, bad = _broken(q), _broken(line.k) | _broken(line.v)
+    q, k, v = (_Finite.apply(x).transpose(1, 2) for x in (q, line.k, line.v))
+    spans = _spans(line.carried, q.shape[2], window, chunk_size)
+    queries = q.split(chunk_size, 2)
+    if sum(span.hi - span.lo for span in spans) > _KEPT * k.shape[2]:
+        args = (k, v, line, scale)
+        blocks = [
+            checkpoint(
+                _slice_and_read, q_i, *args, span, use_reentrant=False, preserve_rng_state=False
+            )
+            for q_i, span in zip(queries, spans, strict=True)
+        ]
+    else:
+        blocks = [
+            _read(q_i, k_i, v_i, line, scale, span)
+            for q_i, k_i, v_i, span in zip(
+                queries, _cut(k, spans), _cut(v, spans), spans, strict=True
+            )
+        ]
+    broken = bad_q | _any_seen(bad, line)
+    o = torch.cat(blocks, 2).transpose(1, 2)
+    return o.masked_fill(broken.unsqueeze(3), torch.nan)
+
+
+class _Span(NamedTuple):
+    """A block of queries `t .. stop - 1` and the places `lo .. hi - 1` that it may see."""
+
+    t: int
+    stop: int
+    lo: int
+    hi: int
+
+
+def _spans(P: int, T: int, window: int, chunk_size: int) -> list[_Span]:
+    stops = [min(t + chunk_size, T) for t in range(0, T, chunk_size)]
+    return [
+        _Span(t, stop, max(0, P + t - window + 1), P + stop)
+        for t, stop in zip(range(0, T, chunk_size), stops, strict=True)
+    ]
+
+
+def _slice_and_read(
+    q: Tensor, k: Tensor, v: Tensor, line: Line, scale: float, span: _Span
+) -> Tensor:
+    places = slice(span.lo, span.hi)
+    return _read(q, k[:, :, places], v[:, :, places], line, scale, span)
+
+
+def _read(q: Tensor, k: Tensor, v: Tensor, line: Line, scale: float, span: _Span) -> Tensor:
+    bias = _bias(line, span, q.dtype)
+    return scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=scale)
+
+
+def _cut(x: Tensor, spans: list[_Span]) -> list[Tensor]:
+    """Return the places of each span, `[B, H, hi - lo, D]`.
+
+    They overlap. Slices of x would each fill a gradient as long as x; pieces that meet at every
+    border add up where they overlap alone.
+    """
+    borders = sorted({b for span in spans for b in (span.lo, span.hi)})
+    pieces = x.split([hi - lo for lo, hi in pairwise(borders)], 2)
+    at = {border: i for i, border in enumerate(borders)}
+    return [torch.cat(pieces[at[span.lo] : at[span.hi]], 2) for span in spans]
+
+
+def _bias(line: Line, span: _Span, dtype: torch.dtype) -> Tensor:
+    """Return what is added to the scores, `[B, 1, queries, places]`: 0 where seen, else -inf."""
+    place = torch.arange(span.lo, span.hi, device=line.lo.device)
+    last = line.carried + torch.arange(span.t, span.stop, device=place.device).unsqueeze(1)
+    seen = (place <= last) & (place >= line.lo[:, span.t : span.stop].unsqueeze(2))
+    zero = torch.zeros((), dtype=dtype, device=place.device)
+    return torch.where(seen, zero, -torch.inf).unsqueeze(1)
 
 
 def step(
-    q: Tensor, k: Tensor, v: Tensor, reset: Tensor, state: AttentionState, scale: float
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    reset: Tensor,
+    state: AttentionState,
+    scale: float,
+    inplace: bool = False,
 ) -> tuple[Tensor, AttentionState]:
     """Read one step; arguments as `step_attention`, all given."""
     p = state.pos.masked_fill(reset, 0)  # (B,)
-    seen = torch.arange(state.window, device=q.device) <= p.unsqueeze(1)  # (B, W)
-    slot = (p % state.window).long()[:, None, None, None].expand_as(k.unsqueeze(2))
-    ended = reset.nonzero().squeeze(1)
-    # Zeros, not the stale numbers: a stale NaN times a weight of 0 would still be NaN.
-    keys = state.k.index_fill(0, ended, 0).scatter_(2, slot, k.unsqueeze(2))  # (B, H, W, D)
-    values = state.v.index_fill(0, ended, 0).scatter_(2, slot, v.unsqueeze(2))
-    scores = (scale * q).unsqueeze(2) @ keys.transpose(2, 3)  # (B, H, 1, W)
-    weights = scores.masked_fill(~seen[:, None, None], -torch.inf).softmax(-1)
-    return (weights @ values).squeeze(2), AttentionState(keys, values, p + 1)
+    keys, values = (state.k, state.v) if inplace else (state.k.clone(), state.v.clone())
+    _clear(reset, keys, values)
+    rows = torch.arange(len(p), device=p.device)
+    slot = (p % state.window).long()
+    keys[rows, :, slot] = k
+    values[rows, :, slot] = v
+    seen = torch.arange(state.window, device=p.device) <= p.view(-1, 1, 1, 1)  # (B, 1, 1, W)
+    o = scaled_dot_product_attention(
+        q.unsqueeze(2), keys, values, attn_mask=seen, scale=scale
+    ).squeeze(2)
+    if not inplace:
+        return o, AttentionState(keys, values, p + 1)
+    state.pos.copy_(p + 1)
+    return o, state
 
 
-def visible(reset: Tensor, pos: Tensor, window: int) -> Tensor:
-    """Return which keys each query sees, bool `[B, T, W + T]`: the W slots, then the T steps."""
-    T, device = reset.shape[1], reset.device
-    seg, p = segments(reset), positions(reset, pos)
-    last = pos.unsqueeze(1) - 1
-    slots = torch.arange(window, device=device)
-    p_slot = last - (last - slots) % window  # (B, W)
-    carried = (seg == 0).unsqueeze(2) & (p_slot >= 0).unsqueeze(1)
-    carried = carried & (p.unsqueeze(2) - p_slot.unsqueeze(1) < window)
-    t = torch.arange(T, device=device)
-    lag = t.unsqueeze(1) - t
-    inside = (lag >= 0) & (lag < window) & (seg.unsqueeze(2) == seg.unsqueeze(1))
-    return torch.cat([carried, inside], 2)
+def _clear(reset: Tensor, *buffers: Tensor) -> None:
+    """Set the rows at `reset` to zero: a weight of 0 times a stale NaN would still be NaN."""
+    if reset.device.type != "cpu" or torch.compiler.is_compiling():
+        for x in buffers:
+            x.masked_fill_(reset[:, None, None, None], 0)
+    # Here the host knows the mask without waiting, and at most steps there is nothing to do.
+    elif len(ended := reset.nonzero().squeeze(1)):
+        for x in buffers:
+            x.index_fill_(0, ended, 0)
 
 
-def _finite(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Return `x` with broken steps set to zero, and which those are, `[B, T]`.
+class _Finite(torch.autograd.Function):
+    """Zeros instead of numbers that are not finite.
 
-    A weight of 0 does not stop NaN in a product, neither forward nor backward; so broken steps
-    leave the products and mark by hand the outputs that see them.
+    A weight of 0 does not stop NaN in a product, neither forward nor backward; so broken numbers
+    leave the products, and the outputs that see them are marked by hand. Those outputs hand back
+    no gradient, so that of the broken numbers is 0 without a mask.
     """
-    bad = ~x.isfinite().all(3).all(1)
-    return x.masked_fill(bad[:, None, :, None], 0), bad
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        """Return the cleaned `x`."""
+        return x.nan_to_num(0, 0, 0)
+
+    @staticmethod
+    def backward(ctx: Any, dx: Tensor) -> Tensor:
+        """Return the gradient as it is."""
+        return dx
 
 
-def _last(cache: Tensor, x: Tensor, p_last: Tensor, T: int) -> Tensor:
-    """Return the ring buffer `[B, H, W, D]` after the window `x [B, H, T, D]`."""
-    slots = torch.arange(cache.shape[2], device=x.device)
-    age = (p_last.unsqueeze(1) - slots) % cache.shape[2]  # (B, W), 0 for the last step
-    index = (T - 1 - age).clamp(min=0)[:, None, :, None].expand_as(cache)
-    kept = torch.where((age < T)[:, None, :, None], x.gather(2, index), cache)
-    return kept.masked_fill((age > p_last.unsqueeze(1))[:, None, :, None], 0)
+def _broken(x: Tensor) -> Tensor:
+    """Return where a step of `x [B, T, H, D]` holds a number that is not finite, `[B, T, H]`."""
+    return ~x.detach().abs().amax(3).isfinite()
+
+
+def _any_seen(bad: Tensor, line: Line) -> Tensor:
+    """Return which queries see a broken place, `[B, T, H]`."""
+    before = pad(bad.cumsum(1), (0, 0, 1, 0))
+    lo = line.lo.unsqueeze(2).expand(-1, -1, bad.shape[2])
+    return before[:, line.carried + 1 :] > before.gather(1, lo)

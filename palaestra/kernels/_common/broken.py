@@ -1,0 +1,33 @@
+"""Steps whose numbers are not finite, and which outputs they break.
+
+In a product over a chunk a masked weight of 0 times NaN is NaN, which would carry a broken episode
+into the next one. So broken steps leave the products as zeros, and the outputs that see them are
+made NaN by hand.
+"""
+
+import torch
+from torch import Tensor
+
+from palaestra.kernels._common.resets import starts
+
+
+def not_finite(*xs: Tensor) -> Tensor:
+    """Return where one of `xs [..., D]` is not finite along D, bool `[...]`."""
+    total = xs[0].sum(-1)
+    for x in xs[1:]:
+        total = total + x.sum(-1)
+    return ~total.isfinite()
+
+
+def broken_steps(bad: Tensor, carried: Tensor, reset: Tensor) -> Tensor:
+    """Return the steps that see a bad step of their episode, bool `[B, T, H]`.
+
+    Args:
+      bad: `[B, T, H]`, steps that are broken themselves.
+      carried: `[B, H]`, whether the state before the window is.
+      reset: bool `[B, T]`.
+    """
+    t = torch.arange(reset.shape[1], device=reset.device)
+    last_bad = torch.where(bad, t.unsqueeze(-1), -1)
+    last_bad[:, 0] = torch.where(carried & ~reset[:, :1], 0, last_bad[:, 0])
+    return last_bad.cummax(1).values >= starts(reset).unsqueeze(-1)

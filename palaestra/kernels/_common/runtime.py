@@ -1,0 +1,77 @@
+"""Which implementation runs, and how kernels are launched.
+
+The package triton comes with torch where there is CUDA; without a GPU its kernels run under the
+interpreter, with `TRITON_INTERPRET=1` in the environment before triton is first imported. It is no
+dependency: this module looks for it without importing it.
+"""
+
+import os
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from importlib.util import find_spec
+from typing import Literal, TypeVar
+
+import torch
+
+Impl = Literal["auto", "reference", "triton"]
+
+IMPLS = ("auto", "reference", "triton")
+"""Accepted values of `impl`."""
+
+INTERPRET: bool
+"""Whether Triton's kernels run under its interpreter, on any device; read from the environment
+whenever it is asked for, as triton itself does."""
+
+HAS_TRITON = find_spec("triton") is not None
+"""Whether the package triton is installed."""
+
+T = TypeVar("T")
+
+
+def __getattr__(name: str) -> bool:
+    if name == "INTERPRET":
+        return _interpreted()
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def _interpreted() -> bool:
+    return os.environ.get("TRITON_INTERPRET") == "1"
+
+
+def choose(impl: str, device: torch.device) -> Literal["reference", "triton"]:
+    """Return the implementation that `impl` means on `device`.
+
+    "auto" is "triton" on CUDA where the package is installed, else "reference".
+
+    Raises:
+      ValueError: an unknown `impl`, or "triton" where it cannot run; a name never falls back.
+    """
+    if impl == "reference":
+        return "reference"
+    if impl == "auto":
+        return "triton" if device.type == "cuda" and HAS_TRITON else "reference"
+    if impl != "triton":
+        raise ValueError(f"impl: {impl!r} is not accepted: {', '.join(map(repr, IMPLS))}.")
+    if not HAS_TRITON:
+        raise ValueError("impl: 'triton' needs the package triton, which is not installed.")
+    if device.type != "cuda" and not _interpreted():
+        raise ValueError(
+            f"impl: 'triton' needs tensors on CUDA, not on {device.type} "
+            "(TRITON_INTERPRET=1 runs it there, slowly)."
+        )
+    return "triton"
+
+
+def configs(candidates: Sequence[T]) -> list[T]:
+    """Return the configurations to try: all, or the first under the interpreter."""
+    return list(candidates[:1] if _interpreted() else candidates)
+
+
+def acc_dtype(dtype: torch.dtype) -> torch.dtype:
+    """Return the type of states and sums for inputs of `dtype`: float32, or float64 for float64."""
+    return torch.promote_types(dtype, torch.float32)
+
+
+def guard(device: torch.device) -> AbstractContextManager[object]:
+    """Return a context in which kernels are launched on `device`."""
+    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()

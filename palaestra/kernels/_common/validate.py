@@ -1,0 +1,47 @@
+"""Checks of arguments; each raises ValueError that names the argument and what is accepted."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def check_layout(name: str, x: Tensor, layout: str) -> None:
+    """Check that `x` is a float tensor with the axes of `layout`, e.g. `[B, T, H, K]`."""
+    if x.ndim != layout.count(",") + 1 or not x.is_floating_point():
+        raise ValueError(f"{name}: {describe(x)} is not a float tensor {layout}.")
+
+
+def check_tensor(
+    name: str,
+    x: Tensor,
+    shape: Sequence[int],
+    dtypes: torch.dtype | Sequence[torch.dtype],
+    device: torch.device,
+) -> None:
+    """Check shape, type (one of `dtypes`) and device of `x`."""
+    dtypes = (dtypes,) if isinstance(dtypes, torch.dtype) else dtypes
+    if tuple(x.shape) != tuple(shape) or x.dtype not in dtypes:
+        accepted = " or ".join(str(dtype).removeprefix("torch.") for dtype in dtypes)
+        raise ValueError(f"{name}: {describe(x)} is not {accepted} {list(shape)}.")
+    if x.device != device:
+        raise ValueError(f"{name}: it is on {x.device}, the others are on {device}.")
+
+
+def check_reset(reset: Tensor | None, batch: int, device: torch.device) -> Tensor:
+    """Return the mask of one step, bool `[batch]`; None is no reset."""
+    if reset is None:
+        return torch.zeros(batch, dtype=torch.bool, device=device)
+    check_tensor("reset", reset, (batch,), (torch.bool, torch.uint8), device)
+    return reset.bool()
+
+
+def check_chunk_size(chunk_size: int) -> None:
+    """Check that `chunk_size` is a power of two from 16 on, as products in blocks need."""
+    if chunk_size < 16 or chunk_size & (chunk_size - 1):
+        raise ValueError(f"chunk_size: {chunk_size} is not a power of two from 16 on.")
+
+
+def describe(x: Tensor) -> str:
+    """Return type and shape, e.g. `float32 [2, 3]`."""
+    return f"{str(x.dtype).removeprefix('torch.')} {list(x.shape)}"

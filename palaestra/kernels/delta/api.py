@@ -1,0 +1,171 @@
+"""The delta rule with episode resets: DeltaNet (arXiv 2406.06484), gated (arXiv 2412.06464).
+
+    S_bar = where(r_t, 0, exp(g_t) S_{t-1})         S_t = S_bar + beta_t k_t (v_t - S_bar^T k_t)^T
+    o_t = scale S_t^T q_t
+
+README.md holds the chunk form and the gradients.
+"""
+
+import torch
+from torch import Tensor
+
+from palaestra.kernels._common.resets import resolve_reset
+from palaestra.kernels._common.runtime import Impl, acc_dtype, choose
+from palaestra.kernels._common.validate import (
+    check_chunk_size,
+    check_layout,
+    check_reset,
+    check_tensor,
+)
+from palaestra.kernels.delta import reference
+from palaestra.kernels.delta.chunk import DeltaChunk
+
+
+def chunk_delta(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    beta: Tensor,
+    g: Tensor | None = None,
+    *,
+    scale: float | None = None,
+    reset: Tensor | None = None,
+    cu_seqlens: Tensor | None = None,
+    initial_state: Tensor | None = None,
+    output_final_state: bool = False,
+    chunk_size: int | None = None,
+    impl: Impl = "auto",
+) -> tuple[Tensor, Tensor | None]:
+    """Read T steps at once.
+
+    Args:
+      q: queries `[B, T, H, K]`.
+      k: keys, of q's shape; of length 1 at most, else the state may grow without bound.
+      v: values `[B, T, H, V]`.
+      beta: how much of the error is corrected, `[B, T, H]`, from 0 to 1, or to 2 for keys of
+        length 1.
+      g: log decay `[B, T, H]`, at most 0; None is no decay.
+      scale: factor of the outputs; None is K ** -0.5.
+      reset: bool or uint8 `[B, T]`, true where an episode begins; None is no reset.
+      cu_seqlens: int32 or int64 `[N + 1]`, the same for N episodes packed into one row.
+      initial_state: the running episode's `[B, H, K, V]`, float32 (float64 for float64 inputs);
+        None is zeros.
+      output_final_state: whether to return the state after the last step, else None.
+      chunk_size: steps in a chunk, a power of two from 16 on; None is what is fastest, 16 in
+        "reference" and 32 in "triton".
+      impl: "auto", "reference" or "triton".
+
+    Returns:
+      `o [B, T, H, V]` of q's type, and the final state or None.
+
+    Raises:
+      ValueError: an unknown `impl`, or a shape, type or device that does not fit.
+    """
+    if chunk_size is not None:
+        check_chunk_size(chunk_size)
+    reset, state, scale = _check_window(q, k, v, beta, g, scale, reset, cu_seqlens, initial_state)
+    with torch.autocast(q.device.type, enabled=False):
+        if choose(impl, q.device) == "triton":
+            from palaestra.kernels.delta.triton import DeltaTriton
+
+            o, state = DeltaTriton.apply(q, k, v, beta, g, state, reset, scale, chunk_size or 32)
+        else:
+            o, state = DeltaChunk.apply(q, k, v, beta, g, state, reset, scale, chunk_size or 16)
+    return o, state if output_final_state else None
+
+
+def recurrent_delta(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    beta: Tensor,
+    g: Tensor | None = None,
+    *,
+    scale: float | None = None,
+    reset: Tensor | None = None,
+    cu_seqlens: Tensor | None = None,
+    initial_state: Tensor | None = None,
+    output_final_state: bool = False,
+) -> tuple[Tensor, Tensor | None]:
+    """Read T steps one after another; slow, and what `chunk_delta` has to equal.
+
+    Arguments, results and errors are those of `chunk_delta`.
+    """
+    reset, state, scale = _check_window(q, k, v, beta, g, scale, reset, cu_seqlens, initial_state)
+    with torch.autocast(q.device.type, enabled=False):
+        o, state = reference.recurrent(q, k, v, beta, g, state, reset, scale)
+    return o, state if output_final_state else None
+
+
+def step_delta(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    beta: Tensor,
+    g: Tensor | None,
+    state: Tensor,
+    *,
+    scale: float | None = None,
+    reset: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Read one step: `q, k [B, H, K]`, `v [B, H, V]`, `beta, g [B, H]`, `reset [B]`.
+
+    Returns:
+      `o [B, H, V]` of q's type and the new state `[B, H, K, V]`; the given one stays as it was.
+
+    Raises:
+      ValueError: a shape, type or device that does not fit.
+    """
+    _check(q, k, v, beta, g, state, dims=3)
+    reset = check_reset(reset, len(q), q.device)
+    with torch.autocast(q.device.type, enabled=False):
+        return reference.step(q, k, v, beta, g, state, reset, _scale(scale, q))
+
+
+def _check_window(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    beta: Tensor,
+    g: Tensor | None,
+    scale: float | None,
+    reset: Tensor | None,
+    cu_seqlens: Tensor | None,
+    state: Tensor | None,
+) -> tuple[Tensor, Tensor, float]:
+    """Return mask, initial state and scale, all given."""
+    _check(q, k, v, beta, g, state, dims=4)
+    B, T, H, K = q.shape
+    if T == 0:
+        raise ValueError("q: it has no steps; one at least is needed.")
+    if state is None:
+        state = q.new_zeros(B, H, K, v.shape[-1], dtype=acc_dtype(q.dtype))
+    return resolve_reset(reset, cu_seqlens, B, T, q.device), state, _scale(scale, q)
+
+
+def _check(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    beta: Tensor,
+    g: Tensor | None,
+    state: Tensor | None,
+    dims: int,
+) -> None:
+    axes = "B, T, H" if dims == 4 else "B, H"
+    check_layout("q", q, f"[{axes}, K]")
+    check_layout("v", v, f"[{axes}, V]")
+    compute = acc_dtype(q.dtype)
+    check_tensor("k", k, q.shape, q.dtype, q.device)
+    check_tensor("v", v, (*q.shape[:-1], v.shape[-1]), q.dtype, q.device)
+    check_tensor("beta", beta, q.shape[:-1], (q.dtype, compute), q.device)
+    if g is not None:
+        check_tensor("g", g, q.shape[:-1], (q.dtype, compute), q.device)
+    if state is not None:
+        name = "initial_state" if dims == 4 else "state"
+        B, H, K, V = q.shape[0], q.shape[-2], q.shape[-1], v.shape[-1]
+        check_tensor(name, state, (B, H, K, V), compute, q.device)
+
+
+def _scale(scale: float | None, q: Tensor) -> float:
+    return q.shape[-1] ** -0.5 if scale is None else scale

@@ -1,0 +1,49 @@
+"""The delta rule in plain PyTorch, one step after another: the specification, and acting."""
+
+import torch
+from torch import Tensor
+
+
+def recurrent(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    beta: Tensor,
+    g: Tensor | None,
+    state: Tensor,
+    reset: Tensor,
+    scale: float,
+) -> tuple[Tensor, Tensor]:
+    """Read a window step by step; arguments as `recurrent_delta`, all given but `g`."""
+    rows = []
+    for t in range(q.shape[1]):
+        g_t = None if g is None else g[:, t]
+        o, state = step(q[:, t], k[:, t], v[:, t], beta[:, t], g_t, state, reset[:, t], scale)
+        rows.append(o)
+    return torch.stack(rows, 1), state
+
+
+def step(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    beta: Tensor,
+    g: Tensor | None,
+    state: Tensor,
+    reset: Tensor,
+    scale: float,
+) -> tuple[Tensor, Tensor]:
+    """Read one step; arguments as `step_delta`, all given but `g`."""
+    dtype, compute = q.dtype, state.dtype
+    q, k, v, beta = (x.to(compute) for x in (q, k, v, beta))
+    if g is not None:
+        state = state * g.to(compute).exp()[..., None, None]
+    S_bar = state.masked_fill(reset[:, None, None, None], 0)  # (B, H, K, V)
+    e = v - _read(S_bar, k)
+    S = S_bar + k.unsqueeze(-1) * (beta.unsqueeze(-1) * e).unsqueeze(-2)
+    return (scale * _read(S, q)).to(dtype), S
+
+
+def _read(S: Tensor, x: Tensor) -> Tensor:
+    """Return `S^T x`, `[B, H, V]`."""
+    return (x.unsqueeze(-2) @ S).squeeze(-2)

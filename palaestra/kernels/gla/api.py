@@ -1,0 +1,181 @@
+"""Gated linear attention with episode resets; README.md holds the formulas.
+
+Linear attention (arXiv 2006.16236), Lightning Attention-2 (arXiv 2401.04658) and gated linear
+attention (arXiv 2312.06635) differ in their log decay g alone.
+"""
+
+import torch
+from torch import Tensor
+
+from palaestra.kernels._common.resets import resolve_reset
+from palaestra.kernels._common.runtime import Impl, acc_dtype, choose
+from palaestra.kernels._common.validate import (
+    check_chunk_size,
+    check_layout,
+    check_reset,
+    check_tensor,
+    describe,
+)
+from palaestra.kernels.gla import reference
+from palaestra.kernels.gla.chunk import chunk
+
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+
+def chunk_gla(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    g: Tensor | None = None,
+    *,
+    scale: float | None = None,
+    reset: Tensor | None = None,
+    cu_seqlens: Tensor | None = None,
+    initial_state: Tensor | None = None,
+    output_final_state: bool = False,
+    chunk_size: int = 64,
+    impl: Impl = "auto",
+) -> tuple[Tensor, Tensor | None]:
+    """Read T steps at once.
+
+    A step whose numbers are not finite makes NaN of what sees it, and of nothing after a reset.
+
+    Args:
+      q: queries `[B, T, H, K]`.
+      k: keys, of q's shape.
+      v: values `[B, T, H, V]`.
+      g: log decay, at most 0: `[B, T, H]` for one of each head, `[B, T, H, K]` for one of each
+        channel of the keys, None for none. Not read at resets; minus infinity forgets everything.
+      scale: factor of the outputs; None is K ** -0.5.
+      reset: bool or uint8 `[B, T]`, true where an episode begins.
+      cu_seqlens: int32 or int64 `[N + 1]`, where each of N episodes begins in the one row, and T;
+        instead of `reset`.
+      initial_state: `[B, H, K, V]` of the running episode, float32, or float64 with float64 inputs;
+        None is zeros.
+      output_final_state: whether to return the state after the last step, else None.
+      chunk_size: tokens of a chunk, a power of two from 16 on, at most; it changes speed and
+        rounding alone. Triton takes 64 at most, and 16 where the decay is per channel.
+      impl: "reference", "triton", or "auto", which picks by device.
+
+    Returns:
+      `o [B, T, H, V]` of q's type, and the final state or None.
+
+    Raises:
+      ValueError: an argument that does not fit.
+    """
+    chosen = choose(impl, q.device)
+    check_chunk_size(chunk_size)
+    reset, state, scale = _window(q, k, v, g, reset, cu_seqlens, initial_state, scale)
+    with torch.autocast(q.device.type, enabled=False):
+        if chosen == "triton":
+            from palaestra.kernels.gla.triton import chunk as chunk_triton
+
+            o, state = chunk_triton(q, k, v, g, reset, state, scale, chunk_size)
+        else:
+            o, state = chunk(q, k, v, g, reset, state, scale, chunk_size)
+    return o, state if output_final_state else None
+
+
+def recurrent_gla(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    g: Tensor | None = None,
+    *,
+    scale: float | None = None,
+    reset: Tensor | None = None,
+    cu_seqlens: Tensor | None = None,
+    initial_state: Tensor | None = None,
+    output_final_state: bool = False,
+) -> tuple[Tensor, Tensor | None]:
+    """Read T steps one after the other; the same as `chunk_gla`, slowly."""
+    reset, state, scale = _window(q, k, v, g, reset, cu_seqlens, initial_state, scale)
+    with torch.autocast(q.device.type, enabled=False):
+        o, state = reference.loop(q, k, v, g, reset, state, scale)
+    return o, state if output_final_state else None
+
+
+def step_gla(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    g: Tensor | None,
+    state: Tensor,
+    *,
+    scale: float | None = None,
+    reset: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Read one step.
+
+    Args:
+      q: `[B, H, K]`.
+      k: `[B, H, K]`.
+      v: `[B, H, V]`.
+      g: `[B, H]`, `[B, H, K]` or None.
+      state: `[B, H, K, V]`; it is not changed.
+      scale: factor of the output; None is K ** -0.5.
+      reset: bool or uint8 `[B]`, true where this step is the first of an episode.
+
+    Returns:
+      `o [B, H, V]` and the new state.
+
+    Raises:
+      ValueError: an argument that does not fit.
+    """
+    _check(q, k, v, g, "[B, H, K]")
+    _check_state("state", state, q, v)
+    reset = check_reset(reset, q.shape[0], q.device)
+    with torch.autocast(q.device.type, enabled=False):
+        o, state = reference.step(q, k, v, g, reset, state, _scale(q, scale))
+    return o.to(q.dtype), state
+
+
+def empty_state(
+    batch: int, heads: int, key_width: int, value_width: int, *, like: Tensor | None = None
+) -> Tensor:
+    """Return the state before the first step, `[B, H, K, V]`; `like` gives type and device."""
+    like = torch.empty(0) if like is None else like
+    shape = (batch, heads, key_width, value_width)
+    return torch.zeros(shape, dtype=acc_dtype(like.dtype), device=like.device)
+
+
+def _window(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    g: Tensor | None,
+    reset: Tensor | None,
+    cu_seqlens: Tensor | None,
+    state: Tensor | None,
+    scale: float | None,
+) -> tuple[Tensor, Tensor, float]:
+    """Check the arguments of a window and return mask, state and scale."""
+    _check(q, k, v, g, "[B, T, H, K]")
+    B, T, H, K = q.shape
+    if T == 0:
+        raise ValueError("q: a window needs at least one step.")
+    if state is None:
+        state = empty_state(B, H, K, v.shape[-1], like=q)
+    _check_state("initial_state", state, q, v)
+    return resolve_reset(reset, cu_seqlens, B, T, q.device), state, _scale(q, scale)
+
+
+def _scale(q: Tensor, scale: float | None) -> float:
+    return q.shape[-1] ** -0.5 if scale is None else scale
+
+
+def _check(q: Tensor, k: Tensor, v: Tensor, g: Tensor | None, layout: str) -> None:
+    check_layout("q", q, layout)
+    check_tensor("k", k, q.shape, q.dtype, q.device)
+    check_layout("v", v, layout.replace("K", "V"))
+    check_tensor("v", v, (*q.shape[:-1], v.shape[-1]), q.dtype, q.device)
+    if g is not None:
+        if g.shape not in (q.shape, q.shape[:-1]):
+            per_head, per_channel = list(q.shape[:-1]), list(q.shape)
+            raise ValueError(f"g: {describe(g)} is neither {per_head} nor {per_channel}.")
+        check_tensor("g", g, g.shape, FLOATS, q.device)
+
+
+def _check_state(name: str, state: Tensor, q: Tensor, v: Tensor) -> None:
+    shape = (q.shape[0], q.shape[-2], q.shape[-1], v.shape[-1])
+    check_tensor(name, state, shape, acc_dtype(q.dtype), q.device)

@@ -1,0 +1,32 @@
+"""Gated linear attention token by token: the specification."""
+
+import torch
+from torch import Tensor
+
+
+def step(
+    q: Tensor, k: Tensor, v: Tensor, g: Tensor | None, reset: Tensor, state: Tensor, scale: float
+) -> tuple[Tensor, Tensor]:
+    """Read one step; arguments as `step_gla`, g `[B, H]`, `[B, H, K]` or None.
+
+    S = where(r_t, 0, a_t S) + k_t v_t^T;   o_t = scale S^T q_t
+    """
+    q, k, v = (x.to(state.dtype) for x in (q, k, v))
+    if g is not None:
+        a = g.to(state.dtype).exp()
+        state = state * a.view(*a.shape, *(1,) * (4 - a.ndim))
+    state = state.masked_fill(reset[:, None, None, None], 0)
+    state = torch.addcmul(state, k.unsqueeze(-1), v.unsqueeze(-2))
+    return scale * (q.unsqueeze(-2) @ state).squeeze(-2), state
+
+
+def loop(
+    q: Tensor, k: Tensor, v: Tensor, g: Tensor | None, reset: Tensor, state: Tensor, scale: float
+) -> tuple[Tensor, Tensor]:
+    """Read a window step by step; arguments as `recurrent_gla`, all but g given."""
+    rows = []
+    for t in range(q.shape[1]):
+        g_t = None if g is None else g[:, t]
+        o_t, state = step(q[:, t], k[:, t], v[:, t], g_t, reset[:, t], state, scale)
+        rows.append(o_t)
+    return torch.stack(rows, 1).to(q.dtype), state

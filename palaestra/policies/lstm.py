@@ -1,0 +1,112 @@
+"""Long short-term memory (doi 10.1162/neco.1997.9.8.1735), the classic of recurrent agents."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from palaestra.options import Options
+from palaestra.policies.base import Backbone
+from palaestra.policies.lstm_scan import LSTMScan
+from palaestra.policies.sequence import SequenceConfig, SequencePolicy
+from palaestra.policies.state import State
+
+
+@dataclass
+class LSTMState(State):
+    """Output and cell of every layer, each `[B, num_layers, hidden_size]`."""
+
+    h: Tensor
+    c: Tensor
+
+
+class LSTMLayer(nn.Module):
+    """One layer, with the parameter layout of `torch.nn.LSTM`.
+
+    Input weights start Glorot-uniform and recurrent weights orthogonal for each gate; biases at
+    zero, but 1 for the forget gate, so that a new network remembers.
+    """
+
+    def __init__(self, in_features: int, hidden_size: int) -> None:
+        super().__init__()
+        self.w_ih = nn.Parameter(torch.empty(4 * hidden_size, in_features))
+        self.w_hh = nn.Parameter(torch.empty(4 * hidden_size, hidden_size))
+        self.b_ih = nn.Parameter(torch.zeros(4 * hidden_size))
+        self.b_hh = nn.Parameter(torch.zeros(4 * hidden_size))
+        with torch.no_grad():
+            for w_ih, w_hh in zip(self.w_ih.chunk(4), self.w_hh.chunk(4), strict=True):
+                nn.init.xavier_uniform_(w_ih)
+                nn.init.orthogonal_(w_hh)
+            self.b_ih[hidden_size : 2 * hidden_size] = 1
+
+    def forward(self, x: Tensor, h_0: Tensor, c_0: Tensor, reset: Tensor) -> tuple[Tensor, Tensor]:
+        """`x [T, B, C]`, `h_0, c_0 [B, H]`, `reset [T, B]` -> `h [T, B, H]`, `c_T [B, H]`."""
+        weights = self.w_ih, self.w_hh, self.b_ih, self.b_hh
+        return LSTMScan.apply(x, h_0, c_0, reset, *weights)
+
+    def step(self, x: Tensor, h: Tensor, c: Tensor, reset: Tensor) -> tuple[Tensor, Tensor]:
+        """`x [B, C]`, `h, c [B, H]`, `reset [B]` -> the next h and c."""
+        h, c = (s.masked_fill(reset.unsqueeze(1), 0) for s in (h, c))
+        return torch.lstm_cell(x, (h, c), self.w_ih, self.w_hh, self.b_ih, self.b_hh)
+
+
+class LSTM(Backbone):
+    """Layers on top of each other; each layer's output is the next one's input.
+
+    Args:
+      in_features: width of the input.
+      hidden_size: width of each layer.
+      num_layers: number of layers.
+    """
+
+    def __init__(self, in_features: int, hidden_size: int, num_layers: int) -> None:
+        super().__init__()
+        self.in_features, self.out_features = in_features, hidden_size
+        widths = [in_features] + [hidden_size] * (num_layers - 1)
+        self.layers = nn.ModuleList(LSTMLayer(width, hidden_size) for width in widths)
+
+    def initial_state(self, batch: int) -> LSTMState:
+        """Return zeros."""
+        zeros = next(self.parameters()).new_zeros(batch, len(self.layers), self.out_features)
+        return LSTMState(zeros, zeros.clone())
+
+    def forward(self, x: Tensor, state: State, reset: Tensor) -> tuple[Tensor, LSTMState]:
+        """Read a window; see `Backbone.forward`."""
+        assert isinstance(state, LSTMState)
+        y, reset = x.transpose(0, 1), reset.t()
+        hs, cs = [], []
+        for layer, h, c in zip(self.layers, state.h.unbind(1), state.c.unbind(1), strict=True):
+            y, c = layer(y, h, c, reset)
+            hs.append(y[-1])
+            cs.append(c)
+        return y.transpose(0, 1), LSTMState(torch.stack(hs, 1), torch.stack(cs, 1))
+
+    def step(self, x: Tensor, state: State, reset: Tensor) -> tuple[Tensor, LSTMState]:
+        """Read one step; see `Backbone.step`."""
+        assert isinstance(state, LSTMState)
+        hs, cs = [], []
+        for layer, h, c in zip(self.layers, state.h.unbind(1), state.c.unbind(1), strict=True):
+            assert isinstance(layer, LSTMLayer)
+            x, c = layer.step(x, h, c, reset)
+            hs.append(x)
+            cs.append(c)
+        return x, LSTMState(torch.stack(hs, 1), torch.stack(cs, 1))
+
+
+class LSTMConfig(SequenceConfig):
+    """Options of the long short-term memory."""
+
+    hidden_size: int = Field(64, ge=1, description="width of each layer")
+    num_layers: int = Field(1, ge=1, description="number of layers")
+
+
+class LSTMPolicy(SequencePolicy):
+    """Long short-term memory."""
+
+    Config: ClassVar[type[Options]] = LSTMConfig
+
+    def make_backbone(self, in_features: int) -> LSTM:
+        """Return the layers."""
+        return LSTM(in_features, self.config.hidden_size, self.config.num_layers)

@@ -1,0 +1,127 @@
+"""RAT (arXiv 2507.04416): recurrence inside a chunk, attention to finished chunks.
+
+RAT-SWA alternates it with attention over a sliding window.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from pydantic import Field
+from torch import Tensor, nn
+
+from palaestra.kernels.rat import RatState, chunk_rat, empty_state, step_rat
+from palaestra.options import Options
+from palaestra.policies.base import Backbone
+from palaestra.policies.layers import chrono_bias
+from palaestra.policies.sliding_attention import AttentionMixer, AttentionOptions
+from palaestra.policies.stack import StackConfig, StackPolicy
+from palaestra.policies.state import State
+
+
+@dataclass
+class ChunkState(RatState, State):
+    """Finished chunks and the running key and value."""
+
+
+class RATOptions(Options):
+    """Options of RAT."""
+
+    chunk: int = Field(16, ge=1, description="steps of a chunk, counted from the episode's start")
+    context: int = Field(
+        256, ge=1, description="steps that RAT sees; as many chunks as hold them are kept"
+    )
+
+
+class RATMixer(Backbone):
+    """Keys and values averaged by a gate within a chunk; attention to the averages of all chunks.
+
+        [z|v|g|q|k] = x W;   g = sigmoid(g + b)
+        y = sigmoid(z) * RAT(q, k, v, g)
+
+    Two queries and keys are shared by all heads in turn, which pays for the gates; one where the
+    number of heads is odd. Weights start with the paper's deviation of 0.02, the gates with chrono
+    biases (arXiv 1804.11188) for a chunk.
+
+    Args:
+      width: of input and output.
+      heads: number of heads.
+      options: chunk length and context.
+    """
+
+    def __init__(self, width: int, heads: int, options: RATOptions) -> None:
+        super().__init__()
+        self.in_features = self.out_features = width
+        self.heads, groups = heads, 1 if heads % 2 else 2
+        self.chunk = options.chunk
+        self.capacity = -(-options.context // options.chunk)
+        self._widths = [width] * 3 + [groups * width // heads] * 2
+        self.proj = nn.Linear(width, sum(self._widths), bias=False)
+        nn.init.normal_(self.proj.weight, std=0.02)
+        self.gate_bias = nn.Parameter(chrono_bias(width, options.chunk))
+
+    def initial_state(self, batch: int) -> ChunkState:
+        """Return an empty buffer and zeros."""
+        d, like = self.in_features // self.heads, self.gate_bias.detach()
+        return ChunkState(**vars(empty_state(batch, self.heads, self.capacity, d, like=like)))
+
+    def forward(self, x: Tensor, state: State, reset: Tensor) -> tuple[Tensor, ChunkState]:
+        """Read a window; see `Backbone.forward`."""
+        assert isinstance(state, ChunkState)
+        z, v, g, q, k = self._project(x)
+        o, new = chunk_rat(
+            q,
+            k,
+            v,
+            g,
+            chunk_length=self.chunk,
+            reset=reset,
+            initial_state=state,
+            output_final_state=True,
+        )
+        assert new is not None
+        return (z * o).flatten(-2), ChunkState(**vars(new))
+
+    def step(self, x: Tensor, state: State, reset: Tensor) -> tuple[Tensor, ChunkState]:
+        """Read one step; see `Backbone.step`."""
+        assert isinstance(state, ChunkState)
+        z, v, g, q, k = self._project(x)
+        o, new = step_rat(q, k, v, g, state, chunk_length=self.chunk, reset=reset)
+        return (z * o).flatten(-2), ChunkState(**vars(new))
+
+    def _project(self, x: Tensor) -> list[Tensor]:
+        """Return z, v, g `[..., H, D]` and q, k `[..., G, D]`."""
+        z, v, g, q, k = self.proj(x).split(self._widths, -1)
+        d = self.in_features // self.heads
+        parts = z.sigmoid(), v, (g + self.gate_bias).sigmoid(), q, k
+        return [part.unflatten(-1, (-1, d)) for part in parts]
+
+
+class RATConfig(StackConfig, RATOptions):
+    """Options of RAT in every block."""
+
+
+class RATPolicy(StackPolicy):
+    """RAT in every block."""
+
+    Config: ClassVar[type[Options]] = RATConfig
+
+    def make_mixers(self) -> list[Backbone]:
+        """Return RAT for every block."""
+        c = self.config
+        return [RATMixer(c.width, c.heads, c) for _ in range(c.layers)]
+
+
+class RATSWAConfig(StackConfig, RATOptions, AttentionOptions):
+    """Options of local attention and RAT in turn."""
+
+
+class RATSWAPolicy(StackPolicy):
+    """Local attention, then RAT, in turn."""
+
+    Config: ClassVar[type[Options]] = RATSWAConfig
+
+    def make_mixers(self) -> list[Backbone]:
+        """Return local attention for even blocks, RAT for odd ones."""
+        c = self.config
+        kinds = (AttentionMixer, RATMixer)
+        return [kinds[i % 2](c.width, c.heads, c) for i in range(c.layers)]
