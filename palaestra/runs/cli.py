@@ -10,6 +10,7 @@ from palaestra.errors import UserError, did_you_mean
 from palaestra.registry import KINDS, Entry, registry
 from palaestra.runs.cli_export import export
 from palaestra.runs.cli_jobs import jobs, logs, status, stop, submit
+from palaestra.runs.cli_kernels import kernels
 from palaestra.runs.cli_trackers import track, ui
 
 app = typer.Typer(
@@ -258,3 +259,4 @@ def _singular(kind: str) -> str:
 
 for verb in (submit, jobs, status, logs, stop, track, ui, export):
     app.command()(verb)
+app.add_typer(kernels, name="kernels")
