@@ -8,8 +8,10 @@ import torch
 
 
 @pytest.fixture(autouse=True)
-def poisoned_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+def poisoned_memory(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
     """Fill what `empty` returns with NaN: an entry that is never written shows."""
+    if "compile" in request.node.name:
+        return  # the compiler has to see torch's own functions
     for owner, name in (
         (torch, "empty"),
         (torch, "empty_like"),

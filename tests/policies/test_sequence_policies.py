@@ -231,7 +231,9 @@ def test_weights_depend_on_the_seed_alone(name: str, options: dict[str, Any]) ->
 )
 def test_every_observation_space_runs(name: str, space: Space[Any]) -> None:
     policy = policies.make(name, space, ACTIONS)
-    steps = [as_tensors(batch_space(space, 3).sample()) for _ in range(2)]
+    batch = batch_space(space, 3)
+    batch.seed(0)
+    steps = [as_tensors(batch.sample()) for _ in range(2)]
     state, reset = policy.initial_state(3), torch.zeros(3, 2, dtype=torch.bool)
     sequence = stack(steps)
     output, _ = policy(sequence, state, reset)
