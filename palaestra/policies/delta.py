@@ -9,6 +9,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import silu, softplus
 
+from palaestra.kernels._common.runtime import acc_dtype
 from palaestra.kernels.delta import chunk_delta, step_delta
 from palaestra.options import Options
 from palaestra.policies.base import Backbone
@@ -84,7 +85,8 @@ class DeltaMixer(Backbone):
     def initial_state(self, batch: int) -> DeltaState:
         """Return zeros."""
         d = self.in_features // self.heads
-        s = self.beta.weight.detach().new_zeros(batch, self.heads, d, d)
+        w = self.beta.weight.detach()
+        s = w.new_zeros(batch, self.heads, d, d, dtype=acc_dtype(w.dtype))
         return DeltaState(s, self.conv.initial_cache(batch))
 
     def forward(self, x: Tensor, state: State, reset: Tensor) -> tuple[Tensor, DeltaState]:

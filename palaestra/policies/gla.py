@@ -7,6 +7,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import logsigmoid, silu
 
+from palaestra.kernels._common.runtime import acc_dtype
 from palaestra.kernels.gla import chunk_gla, lightning_decay, step_gla
 from palaestra.options import Options
 from palaestra.policies.base import Backbone
@@ -90,7 +91,8 @@ class GLAMixer(Backbone):
     def initial_state(self, batch: int) -> GLAState:
         """Return zeros."""
         d = self.in_features // self.heads
-        return GLAState(self.qkvz.weight.detach().new_zeros(batch, self.heads, d, d))
+        w = self.qkvz.weight.detach()
+        return GLAState(w.new_zeros(batch, self.heads, d, d, dtype=acc_dtype(w.dtype)))
 
     def forward(self, x: Tensor, state: State, reset: Tensor) -> tuple[Tensor, GLAState]:
         """Read a window; see `Backbone.forward`."""
