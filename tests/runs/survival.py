@@ -108,6 +108,12 @@ CONFIGS: dict[str, tuple[str, list[str]]] = {
 }
 """A small run for every agent and for every kind of policy and environment: preset, overrides."""
 
+SB3_CONFIGS = [name for name in CONFIGS if name.startswith("sb3")]
+OWN_CONFIGS = [name for name in CONFIGS if name not in SB3_CONFIGS]
+
+KILLS = 10
+RAY_KILLS = int(os.environ.get("PALAESTRA_TEST_RAY_KILLS", "3"))
+
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(["palaestra.runs.training", "palaestra.agents.ppo", "sb3_contrib"])
 
@@ -207,6 +213,26 @@ def killed(
         process.join()
     finish(start(config, run_id, root, **options))
     return kills
+
+
+def kill_at_random(config: RunConfig, kills: int, root: Path, **options: Any) -> int:
+    """Kill runs at random moments until there were so many kills, and return their number.
+
+    Each run is gone on with until it ends, and equals the straight run.
+    """
+    seconds = straight(config, "straight", root, **options)
+    rng = np.random.default_rng(0)
+    left, runs = kills, 0
+    while left > 0:
+        runs += 1
+        assert runs < 40, "the runs end before they are killed"
+        # Several kills in the course of one run, the first of them anywhere.
+        lives = rng.uniform(0, [seconds, seconds / 2, seconds / 2])[:left]
+        struck = killed(config, f"killed-{runs}", root, lives, **options)
+        seconds = seconds if struck else seconds / 2  # the machine has become faster
+        left -= struck
+        assert_same_run(root / "straight", root / f"killed-{runs}", ray=bool(options))
+    return kills - left
 
 
 def untimed(path: Path) -> list[dict[str, Any]]:
