@@ -72,7 +72,8 @@ def test_generation_gives_the_teacher_forced_probabilities_and_their_argmax(name
     )
     logits = model(out.sequences[:, :-1]).logits[:, 8:]
     assert_close(torch.stack(out.scores, 1).log_softmax(-1), logits.log_softmax(-1))
-    assert torch.equal(out.sequences[:, 9:], logits.argmax(-1))
+    chosen = logits.gather(2, out.sequences[:, 9:, None]).squeeze(2)
+    assert_close(chosen, logits.amax(-1))  # the likeliest, or as likely to the last bits
     assert out.past_key_values.get_seq_length() == 9 + new - 1
 
 
@@ -94,7 +95,7 @@ def test_sampled_tokens_have_the_teacher_forced_probabilities(name: str) -> None
 
 @every_stack
 def test_generation_without_the_state_gives_the_same(name: str) -> None:
-    model, prompt = make(name), tokens(2, 7)
+    model, prompt = make(name).double(), tokens(2, 7)
     with_state, without = (
         model.generate(prompt, max_new_tokens=6, do_sample=False, use_cache=use_cache)
         for use_cache in (True, False)
@@ -121,7 +122,7 @@ def test_packed_documents_with_resets_equal_separate_ones(name: str) -> None:
 
 @every_stack
 def test_padding_to_the_left_changes_nothing(name: str) -> None:
-    model, x = make(name), tokens(2, 8)
+    model, x = make(name).double(), tokens(2, 8)
     mask = torch.ones(2, 8, dtype=torch.long)
     mask[1, :3] = 0
     assert_close(model(x, attention_mask=mask).logits[1:, 3:], model(x[1:, 3:]).logits, 1e-5)
@@ -223,7 +224,7 @@ def test_beam_search_keeps_the_state_of_every_beam() -> None:
 
 
 def test_a_copied_state_goes_on_from_the_same_prefix_twice() -> None:
-    model, x = make("all"), tokens(2, 10)
+    model, x = make("all").double(), tokens(2, 10)
     prefix = model(x[:, :6]).past_key_values
     for _ in range(2):
         rest = model(x[:, 6:], past_key_values=copy.deepcopy(prefix)).logits
@@ -235,14 +236,14 @@ def test_a_copied_state_goes_on_from_the_same_prefix_twice() -> None:
 
 
 def test_prompts_given_as_embeddings_are_read_the_same() -> None:
-    model, x = make("all"), tokens(2, 6)
+    model, x = make("all").double(), tokens(2, 6)
     embeds = model.get_input_embeddings()(x)
     new = model.generate(inputs_embeds=embeds, max_new_tokens=4, do_sample=False)
     assert torch.equal(new, model.generate(x, max_new_tokens=4, do_sample=False)[:, 6:])
 
 
 def test_a_prompt_may_be_read_in_pieces_and_hold_resets() -> None:
-    model, x = make("all"), tokens(2, 10)
+    model, x = make("all").double(), tokens(2, 10)
     reset = torch.zeros(2, 10, dtype=torch.bool)
     reset[0, 4] = True
     plain = model.generate(x, reset=reset, max_new_tokens=5, do_sample=False)
