@@ -184,10 +184,12 @@ class PalaestraForCausalLM(PreTrainedModel, GenerationMixin):
         reset: Tensor | None = None,
         **kwargs: Any,
     ) -> dict[str, Any]:
-        """Return the arguments of the next `forward`; `reset` is that of the prompt.
+        """Return the arguments of the next `forward`.
+
+        `reset` is that of the prompt, with the tokens that are in the cache already.
 
         Raises:
-          ValueError: a prompt that is padded to the right.
+          ValueError: a prompt that is padded to the right, or a `reset` shorter than it.
         """
         if is_first_iteration and attention_mask is not None and not attention_mask[:, -1].all():
             raise ValueError("attention_mask: a prompt has to be padded to the left")
@@ -205,8 +207,11 @@ class PalaestraForCausalLM(PreTrainedModel, GenerationMixin):
             tokens = inputs.get("input_ids")
             T = (inputs["inputs_embeds"] if tokens is None else tokens).shape[1]
             begin = 0 if past_key_values is None else past_key_values.length
-            if is_first_iteration:
-                begin = reset.shape[1] - T
+            if is_first_iteration and reset.shape[1] < begin + T:
+                raise ValueError(
+                    f"reset: {[len(reset), begin + T]} is accepted, the tokens in the cache "
+                    f"included, not {list(reset.shape)}"
+                )
             missing = max(0, begin + T - reset.shape[1])
             inputs["reset"] = pad(reset, (0, missing))[:, begin : begin + T]
         return inputs

@@ -262,6 +262,18 @@ def test_a_prompt_may_be_read_in_pieces_and_hold_resets() -> None:
     assert torch.equal(plain[0, 4:], alone[0])
 
 
+def test_the_resets_of_a_prompt_include_those_of_its_tokens_in_the_cache() -> None:
+    model, x = make("all").double(), tokens(2, 10)
+    reset = torch.zeros(2, 10, dtype=torch.bool)
+    reset[0, 4], reset[1, 8] = True, True
+    prefix = model(x[:, :6], reset=reset[:, :6]).past_key_values
+    how = dict(max_new_tokens=5, do_sample=False)
+    with pytest.raises(ValueError, match=r"reset: \[2, 10\] is accepted.*not \[2, 4\]"):
+        model.generate(x, past_key_values=copy.deepcopy(prefix), reset=reset[:, 6:], **how)
+    on = model.generate(x, past_key_values=prefix, reset=reset, **how)
+    assert torch.equal(on, model.generate(x, reset=reset, **how))
+
+
 def test_the_state_does_not_grow_with_the_tokens() -> None:
     model = make("all")
     sizes = [
