@@ -16,6 +16,7 @@ from pydantic import Field, field_validator
 from palaestra.errors import UserError, did_you_mean
 from palaestra.options import Options, validate
 from palaestra.registry import registry
+from palaestra.runs.trackers.base import check_trackers
 
 
 class EnvConfig(Options):
@@ -107,14 +108,6 @@ class RunConfig(Options):
             raise ValueError("a mapping with the key 'name' is expected")
         return value
 
-    @field_validator("trackers")
-    @classmethod
-    def _are_trackers(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        from palaestra.runs.trackers import check_trackers
-
-        check_trackers(value)
-        return value
-
     @property
     def all_trackers(self) -> tuple[str, ...]:
         """The trackers that the run writes to, TensorBoard included."""
@@ -151,6 +144,7 @@ def resolve(raw: Mapping[str, Any]) -> RunConfig:
       UserError: one line for each wrong field.
     """
     config = validate(RunConfig, raw)
+    check_trackers(config.trackers)
     import_plugins(config.plugins)
     agent = registry.get("agent", config.agent["name"])
     update: dict[str, Any] = {"agent": _resolved("agent", agent, config.agent)}

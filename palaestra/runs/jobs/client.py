@@ -147,7 +147,8 @@ def connect(address: str = ADDRESS) -> Cluster:
       NoAnswerError: nothing answers there.
       UserError: not an address, not a Ray dashboard, or one that asks for a token.
     """
-    _check_answer(address)
+    if _asks_for_token(address):
+        _bring_own_token(address)
     try:
         import aiohttp  # noqa: F401  (without it Ray's client imports, but does not work)
         from ray.exceptions import AuthenticationError
@@ -167,8 +168,24 @@ def connect(address: str = ADDRESS) -> Cluster:
         raise UserError(f"--address {address!r} does not answer as Ray Jobs do: {error}") from None
 
 
-def _check_answer(address: str) -> None:
-    """Raise unless a Ray dashboard answers: Ray's own client has no time limit."""
+def _bring_own_token(address: str) -> None:
+    """Let Ray's client send this user's token, which a head started here by this user asks for.
+
+    Not to other machines: there RAY_AUTH_MODE=token says that the token may leave this one. It has
+    to happen before Ray is imported.
+    """
+    if urlsplit(address).hostname in ("127.0.0.1", "localhost", "::1"):
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
+
+
+def _asks_for_token(address: str) -> bool:
+    """Whether the Ray dashboard at the address asks for a token.
+
+    It is asked before Ray's own client, which has no time limit.
+
+    Raises:
+      UserError: not an address, or what answers there is no Ray dashboard.
+    """
     url = urlsplit(address)
     try:
         host, port = url.hostname, url.port
@@ -189,9 +206,11 @@ def _check_answer(address: str) -> None:
     try:
         connection.request("GET", "/api/version")
         answer = connection.getresponse()
-        # A cluster that asks for a token is Ray; Ray's client brings the token.
-        if answer.status not in (401, 403) and "ray_version" not in json.loads(answer.read(65536)):
+        if answer.status in (401, 403):
+            return True
+        if "ray_version" not in json.loads(answer.read(65536)):
             raise ValueError(f"HTTP status {answer.status}")
+        return False
     except (OSError, HTTPException, ValueError, TypeError) as error:
         raise UserError(
             f"--address {address!r}: something answers, but not as the dashboard of a Ray cluster "

@@ -165,6 +165,19 @@ def test_a_job_that_fails_ends_with_its_reason_and_code_1(palaestra: Palaestra) 
     assert "nope" in status(palaestra, "bad")["message"]
 
 
+def test_the_users_own_token_is_brought_to_a_head_on_this_machine(head: Head, work: Path) -> None:
+    token = {"RAY_AUTH_TOKEN_PATH": head.environment["RAY_AUTH_TOKEN_PATH"]}
+    environment = {key: value for key, value in os.environ.items() if key != "RAY_AUTH_MODE"}
+    shown = subprocess.run(
+        [sys.executable, "-m", "palaestra", "jobs", "--address", head.address, "--json"],
+        cwd=work,
+        env=environment | token,
+        capture_output=True,
+        text=True,
+    )
+    assert shown.returncode == 0, shown.stderr
+
+
 def test_a_cluster_that_asks_for_a_token_says_how_to_bring_one(head: Head, work: Path) -> None:
     shown = subprocess.run(
         [sys.executable, "-m", "palaestra", "jobs", "--address", head.address],
