@@ -9,7 +9,13 @@ from palaestra.errors import RunError, UserError
 
 def main() -> None:
     """Run the command line; exit code 2 for bad input, 1 for a run that failed, no traceback."""
-    from palaestra.runs.cli import app
+    try:
+        from palaestra.runs.cli import app
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.startswith("palaestra"):
+            raise
+        print(f"error: {sys.executable} does not have the package {error.name}", file=sys.stderr)
+        sys.exit(2)
 
     warnings.showwarning = _show_warning  # type: ignore[assignment]
     try:

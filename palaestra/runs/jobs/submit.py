@@ -70,11 +70,16 @@ class Job:
 
     def environment(self, submission_id: str) -> dict[str, str]:
         """Return the environment variables of the job and its workers."""
-        return {
+        variables = {
             "PALAESTRA_RUNS": str(self.storage),
             "RAY_JOB_STOP_WAIT_TIME_S": str(STOP_WAIT_S),
             "RAY_JOB_SUBMISSION_ID": submission_id,
         }
+        if sys.prefix != sys.base_prefix:
+            # A head that was started without activating its virtual environment would find the
+            # system's python. Nodes that lack this folder find theirs. Ray fills in ${PATH}.
+            variables["PATH"] = f"{Path(sys.prefix) / 'bin'}:${{PATH}}"
+        return variables
 
 
 @dataclass(frozen=True)

@@ -46,8 +46,10 @@ def ray_head() -> Iterator[Head]:
     command += ["--object-store-memory", str(200 * 1024**2)]
     command += [word for name, port in ports.items() for word in (name, str(port))]
     environment = {k: v for k, v in os.environ.items() if k not in ("RAY_ADDRESS", "PYTHONPATH")}
-    # The command of a job says `python`.
-    environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), environment["PATH"]])
+    if sys.prefix != sys.base_prefix:  # as if it was started without activating the environment
+        own_bin = str(Path(sys.prefix) / "bin")
+        folders = environment["PATH"].split(os.pathsep)
+        environment["PATH"] = os.pathsep.join(folder for folder in folders if folder != own_bin)
     with (folder / "head.log").open("w") as log:
         head = subprocess.Popen(
             command,
