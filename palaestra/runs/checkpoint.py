@@ -226,11 +226,3 @@ def load_checkpoint(
 ) -> dict[str, Any]:
     """Return the parts of a checkpoint below `folder`; see `Checkpoints.read`."""
     return Checkpoints(folder).read(name, only)
-
-
-def save_checkpoint(
-    folder: Path, step: int, parts: dict[str, Any], identity: dict[str, Any]
-) -> Path:
-    """Write one checkpoint and return its path; see `Checkpoints.save`."""
-    Checkpoints(folder).save(step, parts, identity)
-    return folder / checkpoint_name(step)

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from palaestra.errors import RunError, UserError
-from palaestra.runs.checkpoint import Checkpoints, load_checkpoint, save_checkpoint
+from palaestra.runs.checkpoint import Checkpoints, checkpoint_name, load_checkpoint
 
 PARTS = {
     "learner": {
@@ -26,7 +26,8 @@ PARTS = {
 
 
 def save(folder: Path, step: int = 7) -> Path:
-    return save_checkpoint(folder, step, PARTS, {"run_id": "x", "config_hash": "hash"})
+    Checkpoints(folder).save(step, PARTS, {"run_id": "x", "config_hash": "hash"})
+    return folder / checkpoint_name(step)
 
 
 def test_a_checkpoint_comes_back_as_it_was(tmp_path: Path) -> None:
@@ -211,4 +212,4 @@ def test_state_that_could_not_be_restored_is_a_mistake(
     tmp_path: Path, state: Any, message: str
 ) -> None:
     with pytest.raises(TypeError, match=message):
-        save_checkpoint(tmp_path, 7, {"learner": state}, {})
+        Checkpoints(tmp_path).save(7, {"learner": state}, {})

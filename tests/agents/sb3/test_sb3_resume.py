@@ -9,7 +9,7 @@ import pytest
 import torch
 from sb3_cases import ALGORITHMS, CLIPPED, REPLAY, assert_same, assert_same_rounds, finish, loop_on
 
-from palaestra.runs.checkpoint import load_checkpoint, save_checkpoint
+from palaestra.runs.checkpoint import Checkpoints, load_checkpoint
 
 SHORT: dict[str, Any] = {"env_options": {"max_episode_steps": 20}}
 
@@ -45,7 +45,7 @@ def test_stored_and_gone_on_with_equals_never_stopped(case: str, tmp_path: Path)
     before = [straight.advance() for _ in range(3)]
     stopped = loop_on(env_id, name, **options)
     assert_same_rounds([stopped.advance() for _ in range(3)], before)
-    save_checkpoint(tmp_path, 1, {"loop": stopped.state_dict()}, {})
+    Checkpoints(tmp_path).save(1, {"loop": stopped.state_dict()}, {})
     finish(stopped)  # what happens after the checkpoint has no part in it
     scramble()
     fresh = loop_on(env_id, name, **options)
@@ -76,7 +76,7 @@ def test_environments_that_are_reset_at_a_checkpoint_need_no_state(
         straight.reset_environments()
     state = straight.state_dict()
     assert state["environments"] is None
-    save_checkpoint(tmp_path, 1, {"loop": state}, {})
+    Checkpoints(tmp_path).save(1, {"loop": state}, {})
     fresh = loop_on("CartPole-v1", name, **ALGORITHMS[name])
     fresh.load_state_dict(load_checkpoint(tmp_path)["loop"])
     assert_same_rounds(finish(fresh), finish(straight))
