@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from palaestra.errors import RunError, UserError
-from palaestra.runs.checkpoint import Checkpoints, checkpoint_name, load_checkpoint
+from palaestra.runs.checkpoint import Checkpoints, load_checkpoint
+from palaestra.runs.checkpoint_format import checkpoint_name
 
 PARTS = {
     "learner": {

@@ -24,14 +24,16 @@ class Column:
     digits: int = 2
 
 
+_SCORE = "0 is uniform play, in memory tasks the best play without memory; 1 the best play known"
+
 COLUMNS = (
     Column(
         "score_iqm",
         "Score (IQM)",
-        "interquartile mean over seeds and tasks; 0 is uniform play, 1 the oracle",
+        f"interquartile mean over seeds and tasks; {_SCORE}",
         "higher",
     ),
-    Column("score", "Score", "0 is uniform play, 1 the oracle", "higher"),
+    Column("score", "Score", _SCORE, "higher"),
     Column("return", "Return", "sum of the rewards of an episode", "higher"),
     Column("return_iqm", "Return (IQM)", "interquartile mean of the seeds' mean returns", "higher"),
     Column("regret", "Regret", "sum over steps of best minus chosen expected reward", "lower"),
