@@ -46,6 +46,10 @@ CASES = [
     Case("palaestra/TicTacToe-v0", 1024, 100),
     Case("palaestra/TicTacToe-v0", 64, 500),
     Case("palaestra/TicTacToe-v0", 1024, 100, {"opponent": "minimax", "first": "alternate"}),
+    Case("palaestra/Recall-v0", 1024, 100, {"K": 4, "gap": 64}),
+    Case("palaestra/TMaze-v0", 1024, 100, {"length": 50}),
+    Case("palaestra/RepeatPrevious-v0", 1024, 100, {"k": 32, "T": 104}),
+    Case("palaestra/CountRecall-v0", 1024, 100, {"K": 4, "copies": 26}),
 ]
 """What is measured; actions are uniform over the legal ones."""
 

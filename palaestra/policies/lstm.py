@@ -7,9 +7,9 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from palaestra.kernels.lstm import lstm_scan, lstm_step
 from palaestra.options import Options
 from palaestra.policies.base import Backbone
-from palaestra.policies.lstm_scan import LSTMScan
 from palaestra.policies.sequence import SequenceConfig, SequencePolicy
 from palaestra.policies.state import State
 
@@ -43,13 +43,11 @@ class LSTMLayer(nn.Module):
 
     def forward(self, x: Tensor, h_0: Tensor, c_0: Tensor, reset: Tensor) -> tuple[Tensor, Tensor]:
         """`x [T, B, C]`, `h_0, c_0 [B, H]`, `reset [T, B]` -> `h [T, B, H]`, `c_T [B, H]`."""
-        weights = self.w_ih, self.w_hh, self.b_ih, self.b_hh
-        return LSTMScan.apply(x, h_0, c_0, reset, *weights)
+        return lstm_scan(x, h_0, c_0, reset, self.w_ih, self.w_hh, self.b_ih, self.b_hh)
 
     def step(self, x: Tensor, h: Tensor, c: Tensor, reset: Tensor) -> tuple[Tensor, Tensor]:
         """`x [B, C]`, `h, c [B, H]`, `reset [B]` -> the next h and c."""
-        h, c = (s.masked_fill(reset.unsqueeze(1), 0) for s in (h, c))
-        return torch.lstm_cell(x, (h, c), self.w_ih, self.w_hh, self.b_ih, self.b_hh)
+        return lstm_step(x, h, c, reset, self.w_ih, self.w_hh, self.b_ih, self.b_hh)
 
 
 class LSTM(Backbone):

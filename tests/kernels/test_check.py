@@ -12,7 +12,7 @@ from torch import Tensor
 from typer.testing import CliRunner
 
 from palaestra.errors import UserError
-from palaestra.kernels import cases, check
+from palaestra.kernels import accuracy, cases, check
 from palaestra.kernels.cases import CASES, OPERATORS, Forms, Size, forms, make_inputs
 from palaestra.runs.cli_kernels import kernels
 
@@ -58,7 +58,7 @@ def test_a_choice_that_has_no_kernels_is_a_failure(monkeypatch: pytest.MonkeyPat
 
 
 def test_sizes_for_a_gpu_keep_the_bounds_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(check, "SIZES", check.GPU_SIZES)
+    monkeypatch.setattr(accuracy, "SIZES", accuracy.GPU_SIZES)
     assert check.passed(check.check(["delta"], "cpu"))
 
 

@@ -57,6 +57,12 @@ def join(x: Tensor, T: int) -> Tensor:
     return x.flatten(1, 2)[:, :T]
 
 
+def add_product(out: Tensor, x: Tensor, y: Tensor, alpha: float = 1) -> Tensor:
+    """Add alpha X Y to `out [..., L, D]` in place, without a tensor in between, and return it."""
+    out.flatten(0, -3).baddbmm_(x.flatten(0, -3), y.flatten(0, -3), alpha=alpha)
+    return out
+
+
 def decay(g: Tensor, reset: Tensor) -> Decay:
     """Return what is left of tokens and states in chunks.
 

@@ -25,6 +25,10 @@ whenever it is asked for, as triton itself does."""
 HAS_TRITON = find_spec("triton") is not None
 """Whether the package triton is installed."""
 
+ALL_REGISTERS: dict[str, int] = {} if torch.version.hip else {"maxnreg": 255}
+"""Launch option for products in full precision, which need all that a thread can have: left alone,
+the assembler gives some kernels that need more than there are 32, and keeps the rest in memory."""
+
 T = TypeVar("T")
 
 
@@ -70,6 +74,11 @@ def configs(candidates: Sequence[T]) -> list[T]:
 def acc_dtype(dtype: torch.dtype) -> torch.dtype:
     """Return the type of states and sums for inputs of `dtype`: float32, or float64 for float64."""
     return torch.promote_types(dtype, torch.float32)
+
+
+def asking_is_free(x: torch.Tensor) -> bool:
+    """Return whether a value of `x` can be read without waiting: on CPU, not compiled."""
+    return x.device.type == "cpu" and not torch.compiler.is_compiling()
 
 
 def guard(device: torch.device) -> AbstractContextManager[object]:

@@ -28,6 +28,14 @@ def check_tensor(
         raise ValueError(f"{name}: it is on {x.device}, the others are on {device}.")
 
 
+def check_qkv(q: Tensor, k: Tensor, v: Tensor, layout: str) -> None:
+    """Check queries, keys and values; `layout` is the queries', values have V for their K."""
+    check_layout("q", q, layout)
+    check_layout("v", v, layout.replace("K", "V"))
+    check_tensor("k", k, q.shape, q.dtype, q.device)
+    check_tensor("v", v, (*q.shape[:-1], v.shape[-1]), q.dtype, q.device)
+
+
 def check_reset(reset: Tensor | None, batch: int, device: torch.device) -> Tensor:
     """Return the mask of one step, bool `[batch]`; None is no reset."""
     if reset is None:

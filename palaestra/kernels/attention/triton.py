@@ -34,7 +34,7 @@ _CONFIGS = [
 
 
 @triton.jit
-def _finite(x):
+def _finite(x) -> tl.tensor:
     """Return x with 0 instead of NaN and infinity: a weight of 0 does not stop them in a dot."""
     return tl.where(tl.abs(x) < float("inf"), x, 0.0)
 
@@ -46,7 +46,7 @@ def attention_fwd_kernel(
     H: tl.constexpr, D: tl.constexpr, BD: tl.constexpr,
     ACC: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
     BM: tl.constexpr, BN: tl.constexpr,
-):  # fmt: skip
+) -> None:  # fmt: skip
     """Write `o [B, T, H, D]` and the logarithm of the softmax's sum, `lse [B, T, H]`."""
     n_t = tl.cdiv(T, BM)
     i_bh, i_t = tl.program_id(0).to(tl.int64) // n_t, tl.program_id(0) % n_t
@@ -95,7 +95,7 @@ def attention_bwd_kernel_dq(
     H: tl.constexpr, D: tl.constexpr, BD: tl.constexpr,
     ACC: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
     BM: tl.constexpr, BN: tl.constexpr,
-):  # fmt: skip
+) -> None:  # fmt: skip
     """Write `dq [B, T, H, D]` and `delta [B, T, H]` = rowsum(dO * O)."""
     n_t = tl.cdiv(T, BM)
     i_bh, i_t = tl.program_id(0).to(tl.int64) // n_t, tl.program_id(0) % n_t
@@ -136,7 +136,7 @@ def attention_bwd_kernel_dkv(
     H: tl.constexpr, D: tl.constexpr, BD: tl.constexpr,
     ACC: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
     BM: tl.constexpr, BN: tl.constexpr,
-):  # fmt: skip
+) -> None:  # fmt: skip
     """Write `dk, dv [B, P + T, H, D]`; place j is seen by the queries `j - P .. hi_j - 1`."""
     n_j = tl.cdiv(P + T, BN)
     i_bh, i_j = tl.program_id(0).to(tl.int64) // n_j, tl.program_id(0) % n_j
@@ -176,7 +176,7 @@ def attention_bwd_kernel_dkv(
 def attention_step_kernel(
     q, k, v, k_ring, v_ring, pos, reset, o, scale, W,
     H: tl.constexpr, D: tl.constexpr, BD: tl.constexpr, ACC: tl.constexpr, BN: tl.constexpr,
-):  # fmt: skip
+) -> None:  # fmt: skip
     """Write the step's key and value into the rings `[B, H, W, D]` and what it reads, `o`."""
     i_bh = tl.program_id(0).to(tl.int64)
     p, ended = tl.load(pos + i_bh // H), tl.load(reset + i_bh // H)

@@ -13,7 +13,7 @@ from palaestra.kernels._common.resets import resolve_reset
 from palaestra.kernels._common.runtime import Impl, acc_dtype, choose
 from palaestra.kernels._common.validate import (
     check_chunk_size,
-    check_layout,
+    check_qkv,
     check_reset,
     check_tensor,
 )
@@ -152,12 +152,8 @@ def _check(
     state: Tensor | None,
     dims: int,
 ) -> None:
-    axes = "B, T, H" if dims == 4 else "B, H"
-    check_layout("q", q, f"[{axes}, K]")
-    check_layout("v", v, f"[{axes}, V]")
+    check_qkv(q, k, v, "[B, T, H, K]" if dims == 4 else "[B, H, K]")
     compute = acc_dtype(q.dtype)
-    check_tensor("k", k, q.shape, q.dtype, q.device)
-    check_tensor("v", v, (*q.shape[:-1], v.shape[-1]), q.dtype, q.device)
     check_tensor("beta", beta, q.shape[:-1], (q.dtype, compute), q.device)
     if g is not None:
         check_tensor("g", g, q.shape[:-1], (q.dtype, compute), q.device)

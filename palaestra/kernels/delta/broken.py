@@ -2,9 +2,11 @@
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from palaestra.kernels._common.broken import broken_steps, not_finite
+from palaestra.kernels._common.runtime import asking_is_free
 
 
 class Clean(NamedTuple):
@@ -21,6 +23,12 @@ class Clean(NamedTuple):
     bad_state: Tensor
     """bool `[B, H, 1, 1]`, of the state after the window."""
 
+    def spoilt(self, o: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """Return output and final state with NaN where a broken step shows."""
+        if asking_is_free(o) and not self.bad_o.any():
+            return o, state
+        return o.masked_fill(self.bad_o, torch.nan), state.masked_fill(self.bad_state, torch.nan)
+
 
 def clean(
     q: Tensor,
@@ -36,15 +44,17 @@ def clean(
     bad = not_finite(k, v, beta.unsqueeze(-1))
     if g is not None:
         bad = bad | (~(g <= 0) & ~reset.unsqueeze(-1))
-        g = g.masked_fill(bad, 0)
     broken = broken_steps(bad, bad_S, reset)
+    bad_o, bad_state = (broken | bad_q).unsqueeze(-1), broken[:, -1, :, None, None]
+    if asking_is_free(q) and not (bad_o.any() or bad_S.any()):
+        return Clean(q, k, v, beta, g, state, bad_o, bad_state)
     return Clean(
         q.masked_fill(bad_q.unsqueeze(-1), 0),
         k.masked_fill(bad.unsqueeze(-1), 0),
         v.masked_fill(bad.unsqueeze(-1), 0),
         beta.masked_fill(bad, 0),
-        g,
+        None if g is None else g.masked_fill(bad, 0),
         state.masked_fill(bad_S[..., None, None], 0),
-        (broken | bad_q).unsqueeze(-1),
-        broken[:, -1, :, None, None],
+        bad_o,
+        bad_state,
     )

@@ -1,7 +1,7 @@
 """The delta rule in chunks: products of matrices, both directions by hand, in plain PyTorch.
 
-Tensors are in chunks, `[N, B, H, L, ...]`: what the loop over chunks reads is contiguous.
-README.md derives the formulas; names are those of its sections.
+Tensors are in chunks, `[N, G, L, ...]` with G rows and heads: what the loop over chunks reads is
+contiguous. README.md derives the formulas; names are those of its sections.
 """
 
 from typing import Any, NamedTuple
@@ -11,7 +11,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import pad
 
-from palaestra.kernels._common.chunk import decay, join, split
+from palaestra.kernels._common.chunk import add_product, decay, join, split
+from palaestra.kernels._common.runtime import asking_is_free
 from palaestra.kernels._common.tril import inverse_unit_lower
 from palaestra.kernels.delta.broken import Clean, clean
 
@@ -20,27 +21,30 @@ _BLOCK = 65536
 
 
 class _Window(NamedTuple):
-    """A window in chunks; decays have one head where there is no gate."""
+    """A window in chunks, G rows and heads."""
 
-    q: Tensor  # (N, B, H, L, K), times the scale
-    k: Tensor  # (N, B, H, L, K)
-    v: Tensor  # (N, B, H, L, V)
-    beta: Tensor  # (N, B, H, L, 1)
-    D: Tensor  # (N, B, H, L, L)
-    cin: Tensor  # (N, B, H, L, 1)
-    cout: Tensor  # (N, B, H, L, 1)
-    dec: Tensor  # (N, B, H, 1, 1)
+    q: Tensor  # (N, G, L, K)
+    k: Tensor  # (N, G, L, K)
+    v: Tensor  # (N, G, L, V)
+    beta: Tensor  # (N, G, L, 1)
+    D: Tensor  # (N, G, L, L)
+    cin: Tensor  # (N, G, L, 1)
+    cout: Tensor  # (N, G, L, 1)
+    dec: Tensor  # (N, G, 1, 1)
 
 
 class _Solved(NamedTuple):
     """What the forward direction finds in a window."""
 
-    X: Tensor  # (N, B, H, L, L), (I + tril(beta C, -1))^-1
-    P: Tensor  # (N, B, H, L, L)
-    C: Tensor  # (N, B, H, L, L), strictly lower
-    E: Tensor  # (N, B, H, L, V), values less what the carried state says
-    U: Tensor  # (N, B, H, L, V), what each token writes
-    S: Tensor  # (N, B, H, K, V), before each chunk
+    X: Tensor  # (N, G, L, L), (I + tril(beta C, -1))^-1
+    P: Tensor  # (N, G, L, L), times the scale
+    C: Tensor  # (N, G, L, L), strictly lower
+    q_in: Tensor  # (N, G, L, K), cin Q times the scale
+    k_in: Tensor  # (N, G, L, K), cin K
+    k_out: Tensor  # (N, G, L, K), cout K
+    E: Tensor  # (N, G, L, V), values less what the carried state says
+    U: Tensor  # (N, G, L, V), what each token writes
+    S: Tensor  # (N + 1, G, K, V), around the chunks
 
 
 class DeltaChunk(torch.autograd.Function):
@@ -60,16 +64,15 @@ class DeltaChunk(torch.autograd.Function):
         L: int,
     ) -> tuple[Tensor, Tensor]:
         """Return `o [B, T, H, V]` and the final state `[B, H, K, V]`."""
-        T, L = q.shape[1], min(L, q.shape[1])
+        (_, T, H, _), L = q.shape, min(L, q.shape[1])
         o, S_T, saved = torch.empty_like(v), torch.empty_like(state), []
         for rows in _blocks(q, L):
             g_b = None if g is None else g[rows]
             x = clean(q[rows], k[rows], v[rows], beta[rows], g_b, state[rows], reset[rows])
-            w = _window(x, reset[rows], scale, L)
-            out, S, solved = _solve(w, x.state)
-            o[rows] = _join(out, T).masked_fill(x.bad_o, torch.nan)
-            S_T[rows] = S.masked_fill(x.bad_state, torch.nan)
-            saved += [*w, *solved, S, x.bad_o, x.bad_state]
+            w = _window(x, reset[rows], L)
+            out, solved = _solve(w, x.state.flatten(0, 1), scale)
+            o[rows], S_T[rows] = x.spoilt(_join(out, T, H), solved.S[-1].unflatten(0, (-1, H)))
+            saved += [*w, *solved, x.bad_o, x.bad_state]
         ctx.save_for_backward(q, k, v, beta, g, reset, *saved)
         ctx.scale, ctx.L = scale, L
         return o, S_T
@@ -79,22 +82,25 @@ class DeltaChunk(torch.autograd.Function):
     def backward(ctx: Any, do: Tensor, dS_T: Tensor) -> tuple[Tensor | None, ...]:
         """Return the gradients of all arguments."""
         q, k, v, beta, g, reset, *saved = ctx.saved_tensors
-        T, L, n, m = q.shape[1], ctx.L, len(_Window._fields), len(_Solved._fields)
+        (_, T, H, _), L, n = q.shape, ctx.L, len(_Window._fields)
+        m = n + len(_Solved._fields)
         dq, dk, dv, dbeta, dS_0 = (torch.empty_like(x) for x in (q, k, v, beta, dS_T))
         dg = None if g is None else torch.empty_like(g)
         for rows in _blocks(q, L):
-            w, solved = _Window(*saved[:n]), _Solved(*saved[n : n + m])
-            S_T, bad_o, bad_state = saved[n + m : n + m + 3]
-            saved = saved[n + m + 3 :]
-            dO = _split(do[rows].masked_fill(bad_o, 0).to(S_T.dtype), L)
-            dS = dS_T[rows].masked_fill(bad_state, 0)
+            w, solved, (bad_o, bad_state) = _Window(*saved[:n]), _Solved(*saved[n:m]), saved[m:][:2]
+            saved = saved[m + 2 :]
+            do_b, dS = do[rows].to(solved.S.dtype), dS_T[rows]
+            if not asking_is_free(do) or bad_o.any():
+                do_b, dS = do_b.masked_fill(bad_o, 0), dS.masked_fill(bad_state, 0)
+            dS = dS.flatten(0, 1)
             with torch.autocast(do.device.type, enabled=False):
-                dQ, dK, dV, dB, dS_0[rows] = _adjoint(w, solved, dO, dS)
-            dk[rows], dv[rows] = _join(dK, T), _join(dV, T)
-            dq[rows], dbeta[rows] = _join(dQ, T) * ctx.scale, _join(dB, T)
+                *d, dS_first = _adjoint(w, solved, _split(do_b, L), dS, ctx.scale)
+            dq[rows], dk[rows], dv[rows], dbeta[rows] = (_join(x, T, H) for x in d)
+            dS_0[rows] = dS_first.unflatten(0, (-1, H))
             if dg is not None:
-                x = _join((w.q * dQ).sum(-1) - (w.v * dV).sum(-1), T)
-                dg[rows] = _later(x, (dS * S_T).sum((2, 3)), reset[rows])
+                x = _join((w.q * d[0]).sum(-1) - (w.v * d[2]).sum(-1), T, H)
+                last = (dS * solved.S[-1]).sum((1, 2)).unflatten(0, (-1, H))
+                dg[rows] = _later(x, last, reset[rows])
         return dq, dk, dv, dbeta, dg, dS_0, None, None, None
 
 
@@ -102,60 +108,58 @@ def _blocks(q: Tensor, L: int) -> list[slice]:
     """Return slices of rows whose matrices fit a core's cache; elsewhere than on CPU all rows."""
     B, T, H, _ = q.shape
     rows = max(1, _BLOCK // (T * H * L))
-    if q.device.type != "cpu" or torch.compiler.is_compiling():
+    if not asking_is_free(q):
         rows = B
     return [slice(b, b + rows) for b in range(0, B, rows)]
 
 
-def _solve(w: _Window, state: Tensor) -> tuple[Tensor, Tensor, _Solved]:
-    """Return outputs in chunks, the final state and what the other direction needs."""
-    P = (w.q @ w.k.mT).mul_(w.D)
+def _solve(w: _Window, state: Tensor, scale: float) -> tuple[Tensor, _Solved]:
+    """Return outputs in chunks and what the other direction needs; `state [G, K, V]`."""
+    P = (w.q @ w.k.mT).mul_(scale * w.D)
     C = (w.k @ w.k.mT).mul_(w.D).tril_(-1)
     X = inverse_unit_lower(w.beta * C)
-    k_in, k_out = w.cin * w.k, w.cout * w.k
+    q_in, k_in, k_out = scale * w.cin * w.q, w.cin * w.k, w.cout * w.k
     E, U = torch.empty_like(w.v), torch.empty_like(w.v)
     S = state.new_empty(len(w.k) + 1, *state.shape)
     S[0] = state
     for n in range(len(w.k)):
-        torch.sub(w.v[n], k_in[n] @ S[n], out=E[n])
-        torch.matmul(X[n], w.beta[n] * E[n], out=U[n])
+        torch.baddbmm(w.v[n], k_in[n], S[n], alpha=-1, out=E[n])
+        torch.bmm(X[n], w.beta[n] * E[n], out=U[n])
         torch.addcmul(k_out[n].mT @ U[n], w.dec[n], S[n], out=S[n + 1])
-    o = (P @ U).add_((w.cin * w.q) @ S[:-1])
-    return o, S[-1], _Solved(X, P, C, E, U, S[:-1])
+    o = add_product(P @ U, q_in, S[:-1])
+    return o, _Solved(X, P, C, q_in, k_in, k_out, E, U, S)
 
 
 def _adjoint(
-    w: _Window, solved: _Solved, dO: Tensor, dS_T: Tensor
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Return the gradients of q (scaled), k, v and beta in chunks, and of the carried state."""
-    X, P, C, E, U, S = solved
-    k_in, k_out = w.cin * w.k, w.cout * w.k
-    dU, dS_q = P.mT @ dO, (w.cin * w.q).mT @ dO
-    dR, dV = torch.empty_like(U), torch.empty_like(U)
-    dS = S.new_empty(len(S) + 1, *dS_T.shape)  # after each chunk, that of the carried state first
+    w: _Window, solved: _Solved, dO: Tensor, dS_T: Tensor, scale: float
+) -> tuple[Tensor, ...]:
+    """Return the gradients of q, k, v and beta in chunks, and of the carried state."""
+    X, P, C, q_in, k_in, k_out, E, U, S = solved
+    dU, dR, dV = P.mT @ dO, torch.empty_like(U), torch.empty_like(U)
+    dS = torch.empty_like(S)
+    torch.matmul(q_in.mT, dO, out=dS[:-1])
     dS[-1] = dS_T
-    for n in reversed(range(len(S))):
-        torch.matmul(X[n].mT, dU[n].add_(k_out[n] @ dS[n + 1]), out=dR[n])
+    for n in reversed(range(len(w.k))):
+        torch.bmm(X[n].mT, dU[n].baddbmm_(k_out[n], dS[n + 1]), out=dR[n])
         torch.mul(w.beta[n], dR[n], out=dV[n])
-        torch.addcmul(dS_q[n], w.dec[n], dS[n + 1], out=dS[n]).sub_(k_in[n].mT @ dV[n])
-    dP = (dO @ U.mT).mul_(w.D)
+        dS[n].addcmul_(w.dec[n], dS[n + 1]).baddbmm_(k_in[n].mT, dV[n], alpha=-1)
+    dP = (dO @ U.mT).mul_(scale * w.D)
     M = (dV @ U.mT).mul_(w.D).tril_(-1)
-    dQ = (dP @ w.k).add_(w.cin * (dO @ S.mT))
-    dK = (dP.mT @ w.q).sub_(M @ w.k).sub_(M.mT @ w.k)
-    dK.add_(w.cout * (U @ dS[1:].mT)).sub_(w.cin * (dV @ S.mT))
-    dbeta = (dR * (E - C @ U)).sum(-1)
+    dQ = (dP @ w.k).addcmul_(scale * w.cin, dO @ S[:-1].mT)
+    dK = add_product(dP.mT @ w.q, M + M.mT, w.k, alpha=-1)
+    dK.addcmul_(w.cout, U @ dS[1:].mT).addcmul_(w.cin, dV @ S[:-1].mT, value=-1)
+    dbeta = add_product(E.clone(), C, U, alpha=-1).mul_(dR).sum(-1)
     return dQ, dK, dV, dbeta, dS[0]
 
 
-def _window(x: Clean, reset: Tensor, scale: float, L: int) -> _Window:
+def _window(x: Clean, reset: Tensor, L: int) -> _Window:
     g = x.q.new_zeros(1).expand(*x.q.shape[:2], 1) if x.g is None else x.g
-    dtype = x.state.dtype
+    H, dtype = x.q.shape[2], x.state.dtype
     g = split(g.to(dtype), L).transpose(0, 1)
-    D, cin, cout, dec = decay(g, split(reset, L).transpose(0, 1))
+    left = decay(g, split(reset, L).transpose(0, 1))
+    D, cin, cout, dec = (y.expand(-1, -1, H, *y.shape[3:]).flatten(1, 2) for y in left)
     q, k, v, beta = (_split(y.to(dtype), L) for y in (x.q, x.k, x.v, x.beta.unsqueeze(-1)))
-    return _Window(
-        scale * q, k, v, beta, D, cin.unsqueeze(-1), cout.unsqueeze(-1), dec[..., None, None]
-    )
+    return _Window(q, k, v, beta, D, cin.unsqueeze(-1), cout.unsqueeze(-1), dec[..., None, None])
 
 
 def _later(x: Tensor, last: Tensor, reset: Tensor) -> Tensor:
@@ -177,10 +181,10 @@ def _later(x: Tensor, last: Tensor, reset: Tensor) -> Tensor:
 
 
 def _split(x: Tensor, L: int) -> Tensor:
-    """Return `x [B, T, H, D]` as chunks `[N, B, H, L, D]`."""
-    return split(x, L).permute(1, 0, 3, 2, 4).contiguous()
+    """Return `x [B, T, H, D]` as chunks `[N, G, L, D]`."""
+    return split(x, L).permute(1, 0, 3, 2, 4).contiguous().flatten(1, 2)
 
 
-def _join(x: Tensor, T: int) -> Tensor:
-    """Return chunks `[N, B, H, L, ...]` as `[B, T, H, ...]`."""
-    return join(x.movedim(0, 1).transpose(2, 3), T)
+def _join(x: Tensor, T: int, H: int) -> Tensor:
+    """Return chunks `[N, G, L, ...]` as `[B, T, H, ...]`."""
+    return join(x.unflatten(1, (-1, H)).movedim(0, 1).transpose(2, 3), T)

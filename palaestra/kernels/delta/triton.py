@@ -12,7 +12,7 @@ import triton.language as tl
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from palaestra.kernels._common.runtime import guard
+from palaestra.kernels._common.runtime import ALL_REGISTERS, guard
 
 _DOT = {torch.float64: tl.float64, torch.float16: tl.float16, torch.bfloat16: tl.bfloat16}
 
@@ -95,6 +95,7 @@ def _options(q: Tensor, v: Tensor, g: Tensor | None, L: int) -> dict[str, Any]:
         "ACC": tl.float64 if q.dtype == torch.float64 else tl.float32,
         "DOT": _DOT.get(q.dtype, tl.float32),
         "num_warps": 8 if BK * BV > 4096 else 4,
+        **(ALL_REGISTERS if q.dtype == torch.float32 else {}),
     }
 
 
@@ -131,7 +132,7 @@ def delta_fwd_kernel(
     GATED: tl.constexpr,
     ACC: tl.constexpr,
     DOT: tl.constexpr,
-):
+) -> None:
     """Write outputs, the state before each chunk and the final one; broken ones are NaN."""
     i = tl.program_id(0).to(tl.int64)
     i_bh = i // NV
@@ -197,7 +198,7 @@ def delta_bwd_kernel(
     GATED: tl.constexpr,
     ACC: tl.constexpr,
     DOT: tl.constexpr,
-):
+) -> None:
     """Write the gradients, chunks from the last to the first."""
     i = tl.program_id(0).to(tl.int64)
     i_bh, i_v = i // NV, i % NV
@@ -225,25 +226,12 @@ def delta_bwd_kernel(
             o_row, m_t, o_k, o_v, scale, K, V, GATED, ACC,
         )  # fmt: skip
         same, b_D, cin, cout, dec, seg = _decay(g, r, L, ACC)
-        b_C, b_X, b_E, b_U = _corrections(b_k, b_v, b_beta, b_S, b_D, cin, L, LOG, ACC, DOT)
         seen = _broken(bad, broken, same, seg)
-        b_do = tl.load(p_do + o_row[:, None] * V + o_v[None, :], mask=m_tv, other=0).to(ACC)
-        b_do = tl.where(((seen != 0) | bad_q)[:, None], 0.0, b_do)  # [L, BV]
-
-        b_P = _dot(b_q, tl.trans(b_k), ACC, DOT) * b_D  # [L, L]
-        b_dU = _dot(tl.trans(b_P), b_do, ACC, DOT)
-        b_dU += cout[:, None] * _dot(b_k, b_dS, ACC, DOT)
-        b_dR = _dot(tl.trans(b_X), b_dU, ACC, DOT)  # [L, BV]
-        b_dv = b_beta[:, None] * b_dR
-        b_dP = _dot(b_do, tl.trans(b_U), ACC, DOT) * b_D  # [L, L]
-        b_M = tl.where(_below(L), _dot(b_dv, tl.trans(b_U), ACC, DOT) * b_D, 0.0)
-        b_dq = _dot(b_dP, b_k, ACC, DOT)  # [L, BK]
-        b_dq += cin[:, None] * _dot(b_do, tl.trans(b_S), ACC, DOT)
-        b_dk = _dot(tl.trans(b_dP), b_q, ACC, DOT)
-        b_dk -= _dot(b_M + tl.trans(b_M), b_k, ACC, DOT)
-        b_dk += cout[:, None] * _dot(b_U, tl.trans(b_dS), ACC, DOT)
-        b_dk -= cin[:, None] * _dot(b_dv, tl.trans(b_S), ACC, DOT)
-        b_dbeta = tl.sum(b_dR * (b_E - _dot(b_C, b_U, ACC, DOT)), 1)  # [L]
+        m_do = (m_t & (seen == 0) & (bad_q == 0))[:, None] & m_v[None, :]
+        b_do = tl.load(p_do + o_row[:, None] * V + o_v[None, :], mask=m_do, other=0).to(ACC)
+        b_dq, b_dk, b_dv, b_dbeta, b_dS = _adjoint(
+            b_q, b_k, b_v, b_beta, b_S, b_do, b_dS, b_D, cin, cout, dec, L, LOG, ACC, DOT
+        )
 
         o_part = i_v * rows + o_row
         tl.store(p_dq + o_part[:, None] * K + o_k[None, :], scale * b_dq, mask=m_tk)
@@ -257,9 +245,46 @@ def delta_bwd_kernel(
             tl.store(p_dg + o_part, tl.where(r != 0, 0.0, dg), mask=m_t)
             later = tl.where(_last(seg, L) == 0, later, 0.0)
             later += tl.sum(tl.where(seg == 0, x, 0.0), 0)
-        b_dS = dec * b_dS + _dot(tl.trans(cin[:, None] * b_q), b_do, ACC, DOT)
-        b_dS -= _dot(tl.trans(cin[:, None] * b_k), b_dv, ACC, DOT)
     tl.store(p_ds0 + i_bh * K * V + o_s, b_dS, mask=m_s)
+
+
+@triton.jit
+def _adjoint(
+    b_q,
+    b_k,
+    b_v,
+    b_beta,
+    b_S,
+    b_do,
+    b_dS,
+    b_D,
+    cin,
+    cout,
+    dec,
+    L: tl.constexpr,
+    LOG: tl.constexpr,
+    ACC: tl.constexpr,
+    DOT: tl.constexpr,
+) -> tuple[tl.tensor, ...]:
+    """Return dq (scaled), dk [L, BK], dv [L, BV], dbeta [L] and dS [BK, BV] before the chunk."""
+    b_C, b_X, b_E, b_U = _corrections(b_k, b_v, b_beta, b_S, b_D, cin, L, LOG, ACC, DOT)
+    b_P = _dot(b_q, tl.trans(b_k), ACC, DOT) * b_D  # [L, L]
+    b_dU = _dot(tl.trans(b_P), b_do, ACC, DOT)
+    b_dU += cout[:, None] * _dot(b_k, b_dS, ACC, DOT)
+    b_dR = _dot(tl.trans(b_X), b_dU, ACC, DOT)  # [L, BV]
+    b_dv = b_beta[:, None] * b_dR
+    b_dP = _dot(b_do, tl.trans(b_U), ACC, DOT) * b_D  # [L, L]
+    b_M = tl.where(_below(L), _dot(b_dv, tl.trans(b_U), ACC, DOT) * b_D, 0.0)
+    b_dq = _dot(b_dP, b_k, ACC, DOT)  # [L, BK]
+    b_dq += cin[:, None] * _dot(b_do, tl.trans(b_S), ACC, DOT)
+    b_dk = _dot(tl.trans(b_dP), b_q, ACC, DOT)
+    b_dk -= _dot(b_M + tl.trans(b_M), b_k, ACC, DOT)
+    b_dk += cout[:, None] * _dot(b_U, tl.trans(b_dS), ACC, DOT)
+    b_dk -= cin[:, None] * _dot(b_dv, tl.trans(b_S), ACC, DOT)
+    b_dbeta = tl.sum(b_dR * (b_E - _dot(b_C, b_U, ACC, DOT)), 1)  # [L]
+    b_dS = dec * b_dS + _dot(tl.trans(cin[:, None] * b_q), b_do, ACC, DOT)
+    b_dS -= _dot(tl.trans(cin[:, None] * b_k), b_dv, ACC, DOT)
+    return b_dq, b_dk, b_dv, b_dbeta, b_dS
 
 
 @triton.jit
@@ -279,7 +304,7 @@ def _tokens(
     V: tl.constexpr,
     GATED: tl.constexpr,
     ACC: tl.constexpr,
-):
+) -> tuple[tl.tensor, ...]:
     """Return the tokens of a chunk, zeros where they are not finite, and where that is."""
     m_tk, m_tv = m_t[:, None] & (o_k < K)[None, :], m_t[:, None] & (o_v < V)[None, :]
     b_q = tl.load(p_q + o_row[:, None] * K + o_k[None, :], mask=m_tk, other=0).to(ACC)
@@ -305,7 +330,7 @@ def _tokens(
 
 
 @triton.jit
-def _decay(g, r, L: tl.constexpr, ACC: tl.constexpr):
+def _decay(g, r, L: tl.constexpr, ACC: tl.constexpr) -> tuple[tl.tensor, ...]:
     """Return same [L, L], D [L, L], cin [L], cout [L], dec and seg [L] of a chunk."""
     # In float64: differences of sums lose digits after strong decay.
     G = tl.cumsum(g.to(tl.float64), 0)
@@ -333,7 +358,7 @@ def _corrections(
     LOG: tl.constexpr,
     ACC: tl.constexpr,
     DOT: tl.constexpr,
-):
+) -> tuple[tl.tensor, ...]:
     """Return C, X [L, L] and E, U [L, BV]."""
     b_C = tl.where(_below(L), _dot(b_k, tl.trans(b_k), ACC, DOT) * b_D, 0.0)
     b_X = _inverse(b_beta[:, None] * b_C, L, LOG, ACC)
@@ -343,7 +368,7 @@ def _corrections(
 
 
 @triton.jit
-def _inverse(b_A, L: tl.constexpr, LOG: tl.constexpr, ACC: tl.constexpr):
+def _inverse(b_A, L: tl.constexpr, LOG: tl.constexpr, ACC: tl.constexpr) -> tl.tensor:
     """Return (I + A)^-1; two blocks on the diagonal make one twice as long, until one is left."""
     o_i = tl.arange(0, L)[:, None]
     o_j = tl.arange(0, L)[None, :]
@@ -356,32 +381,32 @@ def _inverse(b_A, L: tl.constexpr, LOG: tl.constexpr, ACC: tl.constexpr):
 
 
 @triton.jit
-def _dot(a, b, ACC: tl.constexpr, DOT: tl.constexpr):
+def _dot(a, b, ACC: tl.constexpr, DOT: tl.constexpr) -> tl.tensor:
     """Return the product a b; the tensor cores see operands of type DOT."""
     return tl.dot(a.to(DOT), b.to(DOT), input_precision="ieee", out_dtype=ACC)
 
 
 @triton.jit
-def _below(L: tl.constexpr):
+def _below(L: tl.constexpr) -> tl.tensor:
     """Return the mask below the diagonal, [L, L]."""
     return tl.arange(0, L)[:, None] > tl.arange(0, L)[None, :]
 
 
 @triton.jit
-def _finite(b_S):
+def _finite(b_S) -> tuple[tl.tensor, tl.tensor]:
     """Return the state, zeros where it is not finite, and 1 if it is broken, else 0."""
     bad = b_S * 0 != 0
     return tl.where(bad, 0.0, b_S), tl.max(tl.max(bad.to(tl.int32), 1), 0)
 
 
 @triton.jit
-def _broken(bad, carried, same, seg):
+def _broken(bad, carried, same, seg) -> tl.tensor:
     """Return 1 for tokens that see a broken one or a broken carried state, else 0, [L]."""
     tokens = tl.max(tl.where(same, bad[None, :].to(tl.int32), 0), 1)
     return tl.maximum(tokens, tl.where(seg == 0, carried, 0))
 
 
 @triton.jit
-def _last(x, L: tl.constexpr):
+def _last(x, L: tl.constexpr) -> tl.tensor:
     """Return the last entry of integers x [L]."""
     return tl.sum(tl.where(tl.arange(0, L) == L - 1, x, 0), 0)

@@ -11,7 +11,7 @@ from palaestra.kernels._common.resets import resolve_reset
 from palaestra.kernels._common.runtime import Impl, acc_dtype, choose
 from palaestra.kernels._common.validate import (
     check_chunk_size,
-    check_layout,
+    check_qkv,
     check_reset,
     check_tensor,
     describe,
@@ -54,7 +54,8 @@ def chunk_gla(
         None is zeros.
       output_final_state: whether to return the state after the last step, else None.
       chunk_size: tokens of a chunk, a power of two from 16 on, at most; it changes speed and
-        rounding alone. Triton takes 64 at most, and 16 where the decay is per channel.
+        rounding alone. Triton takes 64 at most; where the decay is per channel, it takes 16 and the
+        reference 32.
       impl: "reference", "triton", or "auto", which picks by device.
 
     Returns:
@@ -165,10 +166,7 @@ def _scale(q: Tensor, scale: float | None) -> float:
 
 
 def _check(q: Tensor, k: Tensor, v: Tensor, g: Tensor | None, layout: str) -> None:
-    check_layout("q", q, layout)
-    check_tensor("k", k, q.shape, q.dtype, q.device)
-    check_layout("v", v, layout.replace("K", "V"))
-    check_tensor("v", v, (*q.shape[:-1], v.shape[-1]), q.dtype, q.device)
+    check_qkv(q, k, v, layout)
     if g is not None:
         if g.shape not in (q.shape, q.shape[:-1]):
             per_head, per_channel = list(q.shape[:-1]), list(q.shape)

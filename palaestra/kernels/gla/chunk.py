@@ -14,8 +14,15 @@ from torch.autograd.function import once_differentiable
 from torch.nn.functional import pad
 
 from palaestra.kernels._common.broken import broken_steps, not_finite
-from palaestra.kernels._common.chunk import join, split
+from palaestra.kernels._common.chunk import add_product, join, split
+from palaestra.kernels._common.runtime import asking_is_free
 from palaestra.kernels.gla import pairs
+
+_BLOCK = 131072
+"""Numbers of one input in a block of rows."""
+
+_LONGEST = 32
+"""Tokens of a chunk with a decay per channel: each doubling costs another pass over them."""
 
 
 def chunk(
@@ -49,6 +56,8 @@ def _widen(x: Tensor) -> Tensor:
 
 
 class _Chunk(torch.autograd.Function):
+    """A block of rows after the other, so that its tensors stay in a core's cache."""
+
     @staticmethod
     def forward(
         ctx: Any,
@@ -61,110 +70,155 @@ class _Chunk(torch.autograd.Function):
         scale: float,
         chunk_size: int,
     ) -> tuple[Tensor, Tensor]:
-        T, dtype = q.shape[1], state.dtype
-        L = min(chunk_size, max(16, 1 << (T - 1).bit_length()))
-        q_c, k_c, v_c = (_heads(x, L, dtype) for x in (q, k, v))
-        g_c, bad_g = _decays(g.to(dtype), reset)
-        bad_q = _tokens(not_finite(q_c), T)
-        bad = _tokens(not_finite(k_c, v_c), T) | bad_g
-        bad_state = not_finite(state.flatten(2))
-        q_c = _clear(q_c, bad_q).mul_(scale)
-        k_c, v_c = _clear(k_c, bad), _clear(v_c, bad)
-        intra = pairs.per_head if g.ndim == 3 else pairs.per_channel
-        o, ends, saved = intra(q_c, k_c, v_c, split(g_c, L), split(reset, L))
-        first = state.masked_fill(bad_state[..., None, None], 0)
-        S, last = _states(ends.dec, (k_c * ends.cout).mT @ v_c, first)
-        o += (q_c * ends.cin) @ S
-        broken = broken_steps(bad, bad_state, reset)
-        broken_o, broken_last = broken | bad_q, broken[:, -1, :, None, None]
-        ctx.save_for_backward(reset, broken_o, broken_last, q_c, k_c, v_c, S, last, *ends, *saved)
-        ctx.scale, ctx.dtypes, ctx.g_ndim = scale, [x.dtype for x in (q, k, v, g)], g.ndim
-        o = _tokens(o, T).masked_fill(broken_o.unsqueeze(-1), torch.nan)
-        return o.to(q.dtype), last.masked_fill(broken_last, torch.nan)
+        longest = chunk_size if g.ndim == 3 else min(chunk_size, _LONGEST)
+        L = min(longest, max(16, 1 << (q.shape[1] - 1).bit_length()))
+        o, last, saved = torch.empty_like(v), torch.empty_like(state), []
+        for rows in _blocks(q):
+            o[rows], last[rows], kept = _forward(
+                q[rows], k[rows], v[rows], g[rows], reset[rows], state[rows], scale, L
+            )
+            saved += kept
+        ctx.save_for_backward(reset, *saved)
+        ctx.scale, ctx.inputs = scale, [(x.shape, x.dtype) for x in (q, k, v, g)]
+        return o, last
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, do: Tensor, dlast: Tensor) -> tuple[Tensor | None, ...]:
+        reset, *saved = ctx.saved_tensors
+        dq, dk, dv, dg = (do.new_empty(shape, dtype=dtype) for shape, dtype in ctx.inputs)
+        dfirst, blocks = torch.empty_like(dlast), _blocks(dq)
+        each, learns = len(saved) // len(blocks), ctx.needs_input_grad[3]
         with torch.autocast(do.device.type, enabled=False):
-            return _backward(ctx, do, dlast)
+            for i, rows in enumerate(blocks):
+                kept, window = saved[i * each :][:each], (reset[rows], do[rows], dlast[rows])
+                dq[rows], dk[rows], dv[rows], dg_b, dfirst[rows] = _backward(
+                    *window, kept, ctx.scale, dg.ndim, learns
+                )
+                if dg_b is not None:
+                    dg[rows] = dg_b
+        return dq, dk, dv, dg if learns else None, None, dfirst, None, None
 
 
-def _backward(ctx: Any, do: Tensor, dlast: Tensor) -> tuple[Tensor | None, ...]:
-    reset, broken_o, broken_last, q, k, v, S, last, *rest = ctx.saved_tensors
-    ends, saved = pairs.Ends(*rest[:3]), rest[3:]
-    T = reset.shape[1]
-    do = _clear(_heads(do, q.shape[3], q.dtype), broken_o)
-    dlast = dlast.masked_fill(broken_last, 0)
-    back = pairs.per_head_backward if ctx.g_ndim == 3 else pairs.per_channel_backward
-    dq, dk, dv = back(do, q, k, v, saved)
-    # Backwards through the chunks a state's gradient grows as a state does forwards.
-    dS, dfirst = _states(ends.dec.flip(1), ((q * ends.cin).mT @ do).flip(1), dlast)
-    dS = dS.flip(1)
-    dq.addcmul_(ends.cin, do @ S.mT)
-    dk.addcmul_(ends.cout, v @ dS.mT)
-    dv += (k * ends.cout) @ dS
+def _blocks(q: Tensor) -> list[slice]:
+    """Return slices of rows; all rows at once elsewhere than on CPU."""
+    size = max(1, _BLOCK // q[0].numel()) if asking_is_free(q) else max(1, len(q))
+    return [slice(b, b + size) for b in range(0, len(q), size)]
+
+
+def _forward(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    g: Tensor,
+    reset: Tensor,
+    state: Tensor,
+    scale: float,
+    L: int,
+) -> tuple[Tensor, Tensor, list[Tensor]]:
+    """Return outputs, the final state and what the other direction needs."""
+    T, dtype, per_head = q.shape[1], state.dtype, g.ndim == 3
+    q, k, v = (_heads(x, L, dtype) for x in (q, k, v))
+    g = g.to(dtype)
+    bad_g = ~((g if per_head else g.amax(-1)) < torch.inf) & ~reset.unsqueeze(-1)
+    bad_q, bad = _tokens(not_finite(q), T), _tokens(not_finite(k, v), T) | bad_g
+    bad_state = not_finite(state.flatten(2))
+    broken = broken_steps(bad, bad_state, reset)
+    broken_o, broken_last = (broken | bad_q).unsqueeze(-1), broken[:, -1, :, None, None]
+    clean = asking_is_free(q) and not (broken_o.any() or bad_state.any())
+    if not clean:
+        q, k, v = _clear(q, bad_q), _clear(k, bad), _clear(v, bad)
+        g = g.masked_fill(bad if per_head else bad.unsqueeze(-1), 0)
+        state = state.masked_fill(bad_state[..., None, None], 0)
+    intra = pairs.per_head if per_head else pairs.per_channel
+    g, chunks = split(g, L).transpose(0, 1), split(reset, L).transpose(0, 1)
+    o, ends, saved = intra(q.mul_(scale), k, v, g, chunks)
+    S = _states(ends.dec, ends.k_out.mT @ v, state)
+    add_product(o, ends.q_in, S[:-1])
+    kept = [broken_o, broken_last, q, k, v, S, *ends, *saved]
+    o, last = _tokens(o, T), S[-1]
+    if not clean:
+        o, last = o.masked_fill(broken_o, torch.nan), last.masked_fill(broken_last, torch.nan)
+    return o, last, kept
+
+
+def _backward(
+    reset: Tensor,
+    do: Tensor,
+    dlast: Tensor,
+    kept: list[Tensor],
+    scale: float,
+    g_ndim: int,
+    learns: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor]:
+    """Return the gradients of q, k, v, of g where it `learns`, and of the state."""
+    broken_o, broken_last, q, k, v, S, *rest = kept
+    ends, saved, T = pairs.Ends(*rest[:3]), rest[3:], reset.shape[1]
+    do = _heads(do, q.shape[3], q.dtype)
+    if not asking_is_free(do) or broken_o.any():
+        do = _clear(do, broken_o.squeeze(-1))
+        dlast = dlast.masked_fill(broken_last, 0)
+    dS = _states(ends.dec, ends.q_in.mT @ do, dlast, backward=True)
+    back = pairs.per_head_backward if g_ndim == 3 else pairs.per_channel_backward
+    outer = do @ S[:-1].mT, v @ dS[1:].mT, ends.k_out @ dS[1:]
+    dq, dk, dv = back(do, q, k, v, outer, saved)
     dg = None
-    if ctx.needs_input_grad[3]:
-        products, final = q * dq - k * dk, (dlast * last).sum(-1)
-        if ctx.g_ndim == 3:
+    if learns:
+        products, final = (q * dq).addcmul_(k, dk, value=-1), (dlast * S[-1]).sum(-1)
+        if g_ndim == 3:
             products, final = products.sum(-1, keepdim=True), final.sum(-1, keepdim=True)
-        dg = _tokens(_suffix_sums(products, final, split(reset, q.shape[3])), T)
-        dg = dg.squeeze(-1) if ctx.g_ndim == 3 else dg
-        dg = dg.masked_fill_(reset.view(*reset.shape, *(1,) * (dg.ndim - 2)), 0)
-    grads = (_tokens(dq.mul_(ctx.scale), T), _tokens(dk, T), _tokens(dv, T), dg)
-    inputs = (None if x is None else x.to(y) for x, y in zip(grads, ctx.dtypes, strict=True))
-    return *inputs, None, dfirst, None, None
+        dg = _tokens(_suffix_sums(products, final, split(reset, q.shape[3]).transpose(0, 1)), T)
+        dg = dg.squeeze(-1) if g_ndim == 3 else dg
+        dg = dg.masked_fill(reset.view(*reset.shape, *(1,) * (dg.ndim - 2)), 0)
+    return _tokens(dq.mul_(scale), T), _tokens(dk, T), _tokens(dv, T), dg, dS[0]
 
 
-def _states(dec: Tensor, update: Tensor, first: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the states that enter each chunk, `[B, N, H, K, V]`, and the one after the last."""
-    states = [first]
-    for n in range(update.shape[1]):
-        states.append(torch.addcmul(update[:, n], dec[:, n], states[-1]))
-    return torch.stack(states[:-1], 1), states[-1]
+def _states(dec: Tensor, new: Tensor, first: Tensor, *, backward: bool = False) -> Tensor:
+    """Return the states around the chunks, `[N + 1, B, H, K, V]`, S <- dec S + new.
+
+    With `backward` the first one is that after the last chunk: so their gradients grow.
+    """
+    N = len(new)
+    states = new.new_empty(N + 1, *first.shape)
+    states[N if backward else 0] = first
+    for n in reversed(range(N)) if backward else range(N):
+        source, target = (n + 1, n) if backward else (n, n + 1)
+        states[target] = torch.addcmul(new[n], dec[n], states[source])
+    return states
 
 
 def _suffix_sums(x: Tensor, final: Tensor, reset: Tensor) -> Tensor:
-    """Return the sums of `x [B, N, H, L, C]` from each token to the end of its segment.
+    """Return the sums of `x [N, B, H, L, C]` from each token to the end of its segment.
 
     Args:
       x: summands.
       final: what the last segment has after the window, `[B, H, C]`.
-      reset: bool `[B, N, L]`.
+      reset: bool `[N, B, L]`.
     """
     seg = reset.cumsum(2)
     first, last, whole = seg == 0, seg == seg[..., -1:], seg[..., -1] == 0
     later = (seg.unsqueeze(-1) == seg.unsqueeze(-2)).triu().unsqueeze(2)
     sums = later.to(x.dtype) @ x
     after = [final]  # what the segment at the end of a chunk has after it
-    for n in range(x.shape[1] - 1, 0, -1):
-        lead = sums[:, n, :, 0].masked_fill(~first[:, n, :1, None], 0)
-        after.append(lead + after[-1] * whole[:, n, None, None])
+    for n in range(len(x) - 1, 0, -1):
+        lead = sums[n, :, :, 0].masked_fill(~first[n, :, :1, None], 0)
+        after.append(lead + after[-1] * whole[n, :, None, None])
     return sums.addcmul_(
-        last[:, :, None, :, None].to(x.dtype), torch.stack(after[::-1], 1).unsqueeze(3)
+        last[:, :, None, :, None].to(x.dtype), torch.stack(after[::-1]).unsqueeze(3)
     )
 
 
-def _decays(g: Tensor, reset: Tensor) -> tuple[Tensor, Tensor]:
-    """Return g without broken numbers, and the steps that had some, `[B, T, H]`.
-
-    Minus infinity is none: it forgets everything.
-    """
-    bad = ~(g < torch.inf) & ~reset.view(*reset.shape, *(1,) * (g.ndim - 2))
-    return g.masked_fill(bad, 0), bad if g.ndim == 3 else bad.any(-1)
-
-
 def _heads(x: Tensor, L: int, dtype: torch.dtype) -> Tensor:
-    """Return a copy of `x [B, T, H, D]` in chunks `[B, N, H, L, D]`."""
-    x = split(x, L).transpose(2, 3)
+    """Return a copy of `x [B, T, H, D]` in chunks `[N, B, H, L, D]`."""
+    x = split(x, L).permute(1, 0, 3, 2, 4)
     return x.to(dtype, copy=True, memory_format=torch.contiguous_format)
 
 
 def _tokens(x: Tensor, T: int) -> Tensor:
-    """Return chunks `[B, N, H, L, ...]` as `[B, T, H, ...]`."""
-    return join(x.transpose(2, 3), T)
+    """Return chunks `[N, B, H, L, ...]` as `[B, T, H, ...]`."""
+    return join(x.transpose(0, 1).transpose(2, 3), T)
 
 
 def _clear(x: Tensor, where: Tensor) -> Tensor:
-    """Set the tokens `where [B, T, H]` of `x [B, N, H, L, D]` to zero, in place."""
-    return x.masked_fill_(split(where, x.shape[3]).transpose(2, 3).unsqueeze(-1), 0)
+    """Set the tokens `where [B, T, H]` of `x [N, B, H, L, D]` to zero, in place."""
+    return x.masked_fill_(split(where, x.shape[3]).permute(1, 0, 3, 2).unsqueeze(-1), 0)

@@ -16,26 +16,28 @@ import triton.language as tl
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from palaestra.kernels._common.runtime import INTERPRET, guard
+from palaestra.kernels._common.runtime import ALL_REGISTERS, INTERPRET, guard
 
 NONE, HEAD, CHANNEL = 0, 1, 2
 
 
 @triton.jit
-def _load(p, row, o_d, m_t, D, ACC: tl.constexpr):
+def _load(p, row, o_d, m_t, D, ACC: tl.constexpr) -> tl.tensor:
     """Return rows of `[.., D]`, [BT, BD]."""
     mask = m_t[:, None] & (o_d < D)[None, :]
     return tl.load(p + row[:, None] * D + o_d[None, :], mask=mask, other=0).to(ACC)
 
 
 @triton.jit
-def _store(p, row, o_d, m_t, D, x):
+def _store(p, row, o_d, m_t, D, x) -> None:
     mask = m_t[:, None] & (o_d < D)[None, :]
     tl.store(p + row[:, None] * D + o_d[None, :], x.to(p.dtype.element_ty), mask=mask)
 
 
 @triton.jit
-def _load_kv(p_k, p_v, row, o_k, o_v, m_t, K, V, bad_g, ACC: tl.constexpr):
+def _load_kv(
+    p_k, p_v, row, o_k, o_v, m_t, K, V, bad_g, ACC: tl.constexpr
+) -> tuple[tl.tensor, tl.tensor, tl.tensor]:
     """Return keys and values, with zeros for broken tokens, and which those are, [BT]."""
     k = _load(p_k, row, o_k, m_t, K, ACC)
     v = _load(p_v, row, o_v, m_t, V, ACC)
@@ -45,7 +47,7 @@ def _load_kv(p_k, p_v, row, o_k, o_v, m_t, K, V, bad_g, ACC: tl.constexpr):
 
 
 @triton.jit
-def _load_q(p_q, row, o_k, m_t, K, scale, ACC: tl.constexpr):
+def _load_q(p_q, row, o_k, m_t, K, scale, ACC: tl.constexpr) -> tuple[tl.tensor, tl.tensor]:
     """Return scaled queries, with zeros for broken ones, and which those are, [BT]."""
     q = _load(p_q, row, o_k, m_t, K, ACC) * scale
     bad = tl.sum(q * 0, 1) != 0
@@ -53,8 +55,10 @@ def _load_q(p_q, row, o_k, m_t, K, scale, ACC: tl.constexpr):
 
 
 @triton.jit
-def _load_g(p_g, p_reset, b, h, o_t, m_t, o_k, T, H, K,
-            ACC: tl.constexpr, CUT: tl.constexpr, GATE: tl.constexpr):  # fmt: skip
+def _load_g(
+    p_g, p_reset, b, h, o_t, m_t, o_k, T, H, K,
+    ACC: tl.constexpr, CUT: tl.constexpr, GATE: tl.constexpr,
+) -> tuple[tl.tensor, ...]:  # fmt: skip
     """Return sums of g [BT, C], resets and segments [BT], and tokens with a broken g [BT]."""
     at = b * T + o_t
     reset = tl.load(p_reset + at, mask=m_t, other=0).to(tl.int32)
@@ -73,7 +77,7 @@ def _load_g(p_g, p_reset, b, h, o_t, m_t, o_k, T, H, K,
 
 
 @triton.jit
-def _ends(G, seg, o_i, BT: tl.constexpr, ACC: tl.constexpr):
+def _ends(G, seg, o_i, BT: tl.constexpr, ACC: tl.constexpr) -> tuple[tl.tensor, ...]:
     """Return cin and cout [BT, C], dec [C, 1], and the number of the last segment."""
     seg_L = tl.max(seg, 0)
     G_L = tl.sum(tl.where((o_i == BT - 1)[:, None], G, 0.0), 0)
@@ -85,13 +89,13 @@ def _ends(G, seg, o_i, BT: tl.constexpr, ACC: tl.constexpr):
 
 
 @triton.jit
-def _row(x, o_i, j):
+def _row(x, o_i, j) -> tl.tensor:
     """Return row j of `x`, [1, C]."""
     return tl.sum(tl.where((o_i == j)[:, None], x, 0.0), 0)[None, :]
 
 
 @triton.jit
-def _left(G, seg, o_i, j, ACC: tl.constexpr):
+def _left(G, seg, o_i, j, ACC: tl.constexpr) -> tl.tensor:
     """Return what each token sees of token j, [BT, C]."""
     seg_j = tl.sum(tl.where(o_i == j, seg, 0), 0)
     seen = ((o_i >= j) & (seg == seg_j))[:, None]
@@ -99,7 +103,7 @@ def _left(G, seg, o_i, j, ACC: tl.constexpr):
 
 
 @triton.jit
-def _matrix(G, seg, o_i, ACC: tl.constexpr):
+def _matrix(G, seg, o_i, ACC: tl.constexpr) -> tl.tensor:
     """Return D [BT, BT] of one decay per head."""
     G = tl.sum(G, 1)
     seen = (o_i[:, None] >= o_i[None, :]) & (seg[:, None] == seg[None, :])
@@ -107,13 +111,15 @@ def _matrix(G, seg, o_i, ACC: tl.constexpr):
 
 
 @triton.jit
-def _dot(x, y, ACC: tl.constexpr, DOT: tl.constexpr):
+def _dot(x, y, ACC: tl.constexpr, DOT: tl.constexpr) -> tl.tensor:
     return tl.dot(x.to(DOT), y.to(DOT), input_precision="ieee", out_dtype=ACC)
 
 
 @triton.jit
-def _scores(q, k, G, seg, o_i, BT: tl.constexpr,
-            ACC: tl.constexpr, DOT: tl.constexpr, GATE: tl.constexpr):  # fmt: skip
+def _scores(
+    q, k, G, seg, o_i, BT: tl.constexpr,
+    ACC: tl.constexpr, DOT: tl.constexpr, GATE: tl.constexpr,
+) -> tl.tensor:  # fmt: skip
     """Return A_ij = sum_c q_ic k_jc exp(G_ic - G_jc) [BT, BT]."""
     if GATE == 2:
         A = tl.zeros([BT, BT], dtype=ACC)
@@ -126,8 +132,10 @@ def _scores(q, k, G, seg, o_i, BT: tl.constexpr,
 
 
 @triton.jit
-def _dscores(do, v, q, k, G, seg, o_i, BT: tl.constexpr, BK: tl.constexpr,
-             ACC: tl.constexpr, DOT: tl.constexpr, GATE: tl.constexpr):  # fmt: skip
+def _dscores(
+    do, v, q, k, G, seg, o_i, BT: tl.constexpr, BK: tl.constexpr,
+    ACC: tl.constexpr, DOT: tl.constexpr, GATE: tl.constexpr,
+) -> tuple[tl.tensor, tl.tensor]:  # fmt: skip
     """Return what the scores of a chunk give dq and dk, [BT, BK] each."""
     dA = _dot(do, tl.trans(v), ACC, DOT)
     if GATE == 2:
@@ -347,6 +355,7 @@ def _options(q: Tensor, v: Tensor, g: Tensor | None, chunk_size: int) -> dict[st
         "CUT": -750.0 if double else -104.0,
         "GATE": gate,
         "num_warps": 4,
+        **(ALL_REGISTERS if q.dtype == torch.float32 else {}),
     }
 
 

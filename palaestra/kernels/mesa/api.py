@@ -20,13 +20,13 @@ from palaestra.kernels._common.resets import resolve_reset
 from palaestra.kernels._common.runtime import Impl, acc_dtype, choose
 from palaestra.kernels._common.validate import (
     check_chunk_size,
-    check_layout,
+    check_qkv,
     check_reset,
     check_tensor,
 )
 from palaestra.kernels.mesa import reference
 from palaestra.kernels.mesa.broken import Inputs, cleaned
-from palaestra.kernels.mesa.chunk import chunk
+from palaestra.kernels.mesa.chunk import MesaChunk
 from palaestra.kernels.mesa.solve import Solver
 from palaestra.kernels.mesa.state import MesaResiduals, MesaState, empty_state
 
@@ -58,7 +58,7 @@ def chunk_mesa(
     tol: float = TOL,
     solver: SolverName = "cg",
     residuals: MesaResiduals | None = None,
-    chunk_size: int = 32,
+    chunk_size: int | None = None,
     impl: Impl = "auto",
 ) -> tuple[Tensor, MesaState | None]:
     """Read T steps at once.
@@ -78,7 +78,8 @@ def chunk_mesa(
       tol: a solve stops at |residual| <= tol |right side|.
       solver: "cg", or "cholesky" for a direct solve with K <= 32.
       residuals: filled with the residuals of both passes where one is given.
-      chunk_size: tokens that are worked through together, a power of two from 16 on.
+      chunk_size: tokens that are worked through together, a power of two from 16 on; None is what
+        is fastest, 16 in "reference" and 32 in "triton".
       impl: "auto", "reference" or "triton".
 
     Returns:
@@ -88,7 +89,8 @@ def chunk_mesa(
       ValueError: an argument that does not fit.
     """
     _check(q, k, v, g, beta, lamb, initial_state, "[B, T, H, K]")
-    check_chunk_size(chunk_size)
+    if chunk_size is not None:
+        check_chunk_size(chunk_size)
     how = _solver(solver, num_steps, tol, q.shape[-1])
     B, T = q.shape[:2]
     first = resolve_reset(reset, cu_seqlens, B, T, q.device)
@@ -96,13 +98,16 @@ def chunk_mesa(
     if choose(impl, q.device) == "triton":
         if solver == "cholesky":
             raise ValueError("solver: 'cholesky' needs impl 'reference'; 'triton' has 'cg'.")
-        from palaestra.kernels.mesa.triton import chunk as run
+        from palaestra.kernels.mesa.triton import MesaTriton
+
+        run, fastest = MesaTriton.apply, 32
     else:
-        run = chunk
+        run, fastest = MesaChunk.apply, 16
     with torch.autocast(q.device.type, enabled=False):
         x, state, spoilt = cleaned(*_compute(q, k, v, g, beta), first, state)
-        o, state = run(*x, lamb.to(x[0].dtype), first, state, how, chunk_size, residuals)
-        o, state = spoilt(o, state)
+        lamb, sums = lamb.to(x[0].dtype), (state.hkk, state.hkv)
+        o, *sums = run(*x, lamb, first, *sums, how, chunk_size or fastest, residuals)
+        o, state = spoilt(o, MesaState(*sums))
     return o.to(q.dtype), state if output_final_state else None
 
 
@@ -178,11 +183,8 @@ def _check(
     state: MesaState | None,
     layout: str,
 ) -> None:
-    check_layout("q", q, layout)
-    check_layout("v", v, layout.replace("K", "V"))
+    check_qkv(q, k, v, layout)
     (*lead, H, K), V = q.shape, v.shape[-1]
-    check_tensor("k", k, q.shape, q.dtype, q.device)
-    check_tensor("v", v, (*lead, H, V), q.dtype, q.device)
     types = (q.dtype, acc_dtype(q.dtype))
     for name, x in (("g", g), ("beta", beta)):
         check_tensor(name, x, (*lead, H), types, q.device)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from palaestra.kernels._common.broken import broken_steps, not_finite
-from palaestra.kernels.mesa.solve import asking_is_free
+from palaestra.kernels._common.runtime import asking_is_free
 from palaestra.kernels.mesa.state import MesaState
 
 Inputs = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]

@@ -2,7 +2,7 @@
 
 The solves of all tokens run together: with the iterates X as rows, one product A(X) of a chunk is
 
-    (cin X) Hkk + ((X Kb^T) * D) K + lamb * X        Kb = beta K, Hkk entering the chunk
+    (cin X) Hkk + ((X K^T) * D_b) K + lamb * X        D_b = D beta^T, Hkk entering the chunk
 
 Chunks of all rows and heads are one batch of G = N B H, chunk first, so that the states before and
 after the chunks are slices of one tensor.
@@ -15,38 +15,21 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from palaestra.kernels._common.chunk import decay, split
+from palaestra.kernels._common.runtime import asking_is_free
 from palaestra.kernels.mesa.solve import (
     Matvec,
     Solver,
-    asking_is_free,
     cholesky,
     conjugate_gradient,
     relative_residual,
 )
-from palaestra.kernels.mesa.state import MesaResiduals, MesaState
+from palaestra.kernels.mesa.state import MesaResiduals
+
+_BLOCK = 131072
+"""Numbers of one input in a block of rows on CPU."""
 
 _TILE = 32768
 """Numbers of one right side that are solved together on CPU: they stay in a core's cache."""
-
-
-def chunk(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    g: Tensor,
-    beta: Tensor,
-    lamb: Tensor,
-    reset: Tensor,
-    state: MesaState,
-    solver: Solver,
-    chunk_size: int,
-    residuals: MesaResiduals | None = None,
-) -> tuple[Tensor, MesaState]:
-    """Read a window; arguments as `chunk_mesa`, all given and of the state's type."""
-    o, hkk, hkv = _Chunk.apply(
-        q, k, v, g, beta, lamb, reset, state.hkk, state.hkv, solver, chunk_size, residuals
-    )
-    return o, MesaState(hkk, hkv)
 
 
 class _Window(NamedTuple):
@@ -54,10 +37,12 @@ class _Window(NamedTuple):
 
     k: Tensor
     """`[G, L, K]`."""
-    kb: Tensor
-    """beta k, of k's shape."""
+    k_out: Tensor
+    """What is left of beta k after the chunk, of k's shape."""
     v: Tensor
     """`[G, L, V]`."""
+    beta: Tensor
+    """`[G, L, 1]`."""
     hkk: Tensor
     """`[N + 1, B, H, K, K]`, the states around the chunks."""
     hkv: Tensor
@@ -66,6 +51,8 @@ class _Window(NamedTuple):
     """`[G, 1, K]`."""
     D: Tensor
     """`[G, L, L]`, as `cin`, `cout` and `dec` in `_common.chunk`."""
+    D_b: Tensor
+    """D times the weights of its columns."""
     cin: Tensor
     """`[G, L, 1]`."""
     cout: Tensor
@@ -75,14 +62,14 @@ class _Window(NamedTuple):
 
     def matrix(self) -> tuple[Tensor, ...]:
         """Return what `_product` takes."""
-        return self.D, self.cin, self.lamb, self.kb.mT, self.k, _flat(self.hkk[:-1])
+        return self.D_b, self.cin, self.lamb, self.k, _flat(self.hkk[:-1])
 
     def solve(self, b: Tensor, solver: Solver) -> Tensor:
         """Return x with A x = b for every token, `[G, L, K]`."""
         if solver.name == "cholesky":
             return cholesky(self._dense(), b)
         hkk = _flat(self.hkk[:-1]).diagonal(dim1=1, dim2=2).unsqueeze(1)
-        diagonal = (self.cin * hkk).baddbmm_(self.D, self.kb * self.k).add_(self.lamb)
+        diagonal = (self.cin * hkk).baddbmm_(self.D_b, self.k * self.k).add_(self.lamb)
         x, size = b / diagonal, _tile(b)
         tiles = (part.split(size) for part in (x, b, *self.matrix()))
         for x_i, b_i, *A_i in zip(*tiles, strict=True):
@@ -95,12 +82,17 @@ class _Window(NamedTuple):
 
     def _dense(self) -> Tensor:
         """Return A of every token, `[G, L, K, K]`."""
-        kk = (self.kb.unsqueeze(-1) * self.k.unsqueeze(-2)).flatten(2)
-        A = torch.bmm(self.D, kk) + self.cin * _flat(self.hkk[:-1]).flatten(1).unsqueeze(1)
+        kk = (self.k.unsqueeze(-1) * self.k.unsqueeze(-2)).flatten(2)
+        A = torch.bmm(self.D_b, kk) + self.cin * _flat(self.hkk[:-1]).flatten(1).unsqueeze(1)
         return A.unflatten(2, (self.k.shape[-1], -1)) + torch.diag_embed(self.lamb)
 
 
-class _Chunk(torch.autograd.Function):
+class MesaChunk(torch.autograd.Function):
+    """`apply(q, k, v, g, beta, lamb, reset, hkk, hkv, solver, L, residuals) -> o, hkk_T, hkv_T`.
+
+    As `chunk_mesa`, all given but `residuals`, and of the state's type.
+    """
+
     @staticmethod
     def forward(
         ctx: Any,
@@ -117,61 +109,119 @@ class _Chunk(torch.autograd.Function):
         chunk_size: int,
         residuals: MesaResiduals | None,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        w = _window(k, v, g, beta, lamb, reset, hkk, hkv, chunk_size)
-        b = _chunks(q, chunk_size)
-        x = w.solve(b, solver)
-        scores = torch.bmm(x, w.kb.mT).mul_(w.D)
-        o = torch.bmm(scores, w.v).baddbmm_(w.cin * x, _flat(w.hkv[:-1]))
+        """Return outputs and the final state's sums."""
+        L, saved = chunk_size, []
+        o, hkk_T, hkv_T = torch.empty_like(v), torch.empty_like(hkk), torch.empty_like(hkv)
         if residuals is not None:
-            residuals.forward = _tokens(w.residual(b, x), q)
-        ctx.save_for_backward(k, v, g, beta, lamb, reset, hkk, hkv, x)
-        ctx.solver, ctx.chunk_size, ctx.residuals = solver, chunk_size, residuals
-        return _tokens(o, q), w.hkk[-1].clone(), w.hkv[-1].clone()
+            residuals.forward = torch.empty_like(g)
+        for rows in _blocks(q):
+            w = _window(
+                k[rows], v[rows], g[rows], beta[rows], lamb, reset[rows], hkk[rows], hkv[rows], L
+            )
+            b = _chunks(q[rows], L)
+            x = w.solve(b, solver)
+            scores = torch.bmm(x, w.k.mT).mul_(w.D)
+            out = torch.bmm(scores * w.beta.mT, w.v).baddbmm_(w.cin * x, _flat(w.hkv[:-1]))
+            o[rows], hkk_T[rows], hkv_T[rows] = _tokens(out, g[rows]), w.hkk[-1], w.hkv[-1]
+            if residuals is not None and residuals.forward is not None:
+                residuals.forward[rows] = _tokens(w.residual(b, x), g[rows])
+            saved += [*w, x, scores]
+        ctx.save_for_backward(k, v, g, beta, lamb, reset, *saved)
+        ctx.solver, ctx.L, ctx.residuals = solver, L, residuals
+        return o, hkk_T, hkv_T
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, do: Tensor, dhkk: Tensor, dhkv: Tensor) -> tuple[Tensor | None, ...]:
-        k, v, g, beta, lamb, reset, hkk, hkv, x = ctx.saved_tensors
-        L, like = ctx.chunk_size, k
-        w = _window(k, v, g, beta, lamb, reset, hkk, hkv, L)
-        do, beta = _chunks(do, L), _chunks(beta.unsqueeze(-1), L)
-        dP_1 = torch.bmm(do, w.v.mT).mul_(w.D)
-        b = torch.bmm(dP_1, w.kb).baddbmm_(w.cin * do, _flat(w.hkv[:-1]).mT)
-        y = w.solve(b, ctx.solver)
-        if ctx.residuals is not None:
-            ctx.residuals.backward = _tokens(w.residual(b, y), like)
+        """Return the gradients of all arguments."""
+        k, v, g, beta, lamb, reset, *saved = ctx.saved_tensors
+        L, n, residuals = ctx.L, len(_Window._fields), ctx.residuals
+        dq, dk, dv, dg, dbeta = (torch.empty_like(x) for x in (k, k, v, g, beta))
+        dhkk_0, dhkv_0 = torch.empty_like(dhkk), torch.empty_like(dhkv)
+        dlamb = torch.zeros_like(lamb)
+        if residuals is not None:
+            residuals.backward = torch.empty_like(g)
+        for rows in _blocks(k):
+            w, (x, scores), saved = _Window(*saved[:n]), saved[n:][:2], saved[n + 2 :]
+            do_b = _chunks(do[rows], L)
+            dP = torch.bmm(do_b, w.v.mT).mul_(w.D)
+            b = torch.bmm(dP * w.beta.mT, w.k).baddbmm_(w.cin * do_b, _flat(w.hkv[:-1]).mT)
+            y = w.solve(b, ctx.solver)
+            if residuals is not None:
+                residuals.backward[rows] = _tokens(w.residual(b, y), g[rows])
+            d = _adjoint(w, do_b, dhkk[rows], dhkv[rows], b, x, y, scores, dP)
+            tokens = (_tokens(z, g[rows]) for z in (y, d.k, d.v, d.beta.squeeze(-1)))
+            dq[rows], dk[rows], dv[rows], dbeta[rows] = tokens
+            dg[rows] = _decay_backward(d.flow, d.last, reset[rows], L)
+            dhkk_0[rows], dhkv_0[rows] = d.hkk, d.hkv
+            dlamb += d.lamb.unflatten(0, (-1, len(lamb))).sum(0)
+        return dq, dk, dv, dg, dbeta, dlamb, None, dhkk_0, dhkv_0, None, None, None
 
-        # o = read(x, v) and, since dA = -y x^T, <A, dA> = -read(y, k) x: two linear attentions.
-        P_1, P_2 = torch.bmm(x, w.kb.mT).mul_(w.D), torch.bmm(y, w.kb.mT).mul_(w.D)
-        dP_2 = torch.bmm(x, w.k.mT).mul_(w.D).neg_()
-        cin_x = w.cin * x
-        dhkvs = _carry(dhkv, w.dec, torch.bmm(cin_x.mT, do), backward=True)
-        dhkks = _carry(dhkk, w.dec, torch.bmm((w.cin * y).mT, x).neg_(), backward=True)
-        dhkv_out, dhkk_out, kb_out = _flat(dhkvs[1:]), _flat(dhkks[1:]), w.cout * w.kb
-        dkb = torch.bmm(w.v, dhkv_out.mT).baddbmm_(w.k, dhkk_out.mT).mul_(w.cout)
-        dkb.baddbmm_(dP_1.mT, x).baddbmm_(dP_2.mT, y)
-        dv = torch.bmm(P_1.mT, do).baddbmm_(kb_out, dhkv_out)
-        dk = torch.bmm(kb_out, dhkk_out).baddbmm_(P_2.mT, x, alpha=-1).addcmul_(beta, dkb)
-        dbeta = (w.k * dkb).sum(-1, keepdim=True)
-        # What a token reads less what it writes: what all later ones sum to is the decay's.
-        hkk_x = torch.bmm(P_1, w.k).baddbmm_(cin_x, _flat(w.hkk[:-1]))
-        flow = (x * b).addcmul_(y, hkk_x, value=-1).sum(-1, keepdim=True) - beta * dbeta
-        dlast = (dhkk * w.hkk[-1]).sum((-2, -1)) + (dhkv * w.hkv[-1]).sum((-2, -1))
-        dlamb = (x * y).sum(1).unflatten(0, (-1, len(lamb))).sum(0).neg_()
-        return (
-            _tokens(y, like),
-            _tokens(dk, like),
-            _tokens(dv, like),
-            _decay_backward(flow, dlast, reset, L),
-            _tokens(dbeta.squeeze(-1), like),
-            dlamb,
-            None,
-            dhkks[0],
-            dhkvs[0],
-            None,
-            None,
-            None,
-        )
+
+class _Gradients(NamedTuple):
+    """What the backward direction finds in a window, but for dq = y."""
+
+    k: Tensor
+    """`[G, L, K]`."""
+    v: Tensor
+    """`[G, L, V]`."""
+    beta: Tensor
+    """`[G, L, 1]`."""
+    flow: Tensor
+    """What a token reads less what it writes, `[G, L, 1]`."""
+    last: Tensor
+    """The flow after the window, `[B, H]`."""
+    lamb: Tensor
+    """`[G, K]`."""
+    hkk: Tensor
+    """`[B, H, K, K]`, of the state before the window, as `hkv`."""
+    hkv: Tensor
+    """`[B, H, K, V]`."""
+
+
+def _adjoint(
+    w: _Window,
+    do: Tensor,
+    dhkk: Tensor,
+    dhkv: Tensor,
+    b: Tensor,
+    x: Tensor,
+    y: Tensor,
+    xk: Tensor,
+    dP: Tensor,
+) -> _Gradients:
+    """Go back through a window with x = A^-1 q and y = A^-1 b.
+
+    `xk` is D * (X K^T), `dP` is D * (dO V^T). o = read(x, v) and, since dA = -y x^T,
+    <A, dA> = -read(y, k) x: two linear attentions.
+    """
+    P, P_2 = xk * w.beta.mT, torch.bmm(y, w.k.mT).mul_(w.D_b)
+    cin_x = w.cin * x
+    dhkvs = _carry(dhkv, w.dec, torch.bmm(cin_x.mT, do), backward=True)
+    dhkks = _carry(dhkk, w.dec, torch.bmm((w.cin * y).mT, x).neg_(), backward=True)
+    dhkv_out, dhkk_out = _flat(dhkvs[1:]), _flat(dhkks[1:])
+    dkb = torch.bmm(w.v, dhkv_out.mT).baddbmm_(w.k, dhkk_out.mT).mul_(w.cout)
+    dkb.baddbmm_(dP.mT, x).baddbmm_(xk.mT, y, alpha=-1)
+    dv = torch.bmm(P.mT, do).baddbmm_(w.k_out, dhkv_out)
+    dk = torch.bmm(w.k_out, dhkk_out).baddbmm_(P_2.mT, x, alpha=-1).addcmul_(w.beta, dkb)
+    dbeta = (w.k * dkb).sum(-1, keepdim=True)
+    hkk_x = torch.bmm(P, w.k).baddbmm_(cin_x, _flat(w.hkk[:-1]))
+    return _Gradients(
+        k=dk,
+        v=dv,
+        beta=dbeta,
+        flow=(x * b).addcmul_(y, hkk_x, value=-1).sum(-1, keepdim=True) - w.beta * dbeta,
+        last=(dhkk * w.hkk[-1]).sum((-2, -1)) + (dhkv * w.hkv[-1]).sum((-2, -1)),
+        lamb=(x * y).sum(1).neg_(),
+        hkk=dhkks[0],
+        hkv=dhkvs[0],
+    )
+
+
+def _blocks(q: Tensor) -> list[slice]:
+    """Return slices of rows; all rows at once elsewhere than on CPU."""
+    size = max(1, _BLOCK // q[0].numel()) if asking_is_free(q) else max(1, len(q))
+    return [slice(b, b + size) for b in range(0, len(q), size)]
 
 
 def _window(
@@ -186,29 +236,31 @@ def _window(
     L: int,
 ) -> _Window:
     left = decay(split(g, L).transpose(0, 1), split(reset, L).transpose(0, 1))
-    assert left.D is not None
     cin, cout = _flat(left.cin).unsqueeze(-1), _flat(left.cout).unsqueeze(-1)
-    k, v, kb = _chunks(k, L), _chunks(v, L), _chunks(beta.unsqueeze(-1) * k, L)
-    write = (cout * kb).mT
+    k, v, beta, D = _chunks(k, L), _chunks(v, L), _chunks(beta.unsqueeze(-1), L), _flat(left.D)
+    k_out = cout * beta * k
     return _Window(
         k=k,
-        kb=kb,
+        k_out=k_out,
         v=v,
-        hkk=_carry(hkk, left.dec, torch.bmm(write, k)),
-        hkv=_carry(hkv, left.dec, torch.bmm(write, v)),
+        beta=beta,
+        hkk=_carry(hkk, left.dec, torch.bmm(k_out.mT, k)),
+        hkv=_carry(hkv, left.dec, torch.bmm(k_out.mT, v)),
         lamb=lamb.unsqueeze(1).repeat(len(k) // len(lamb), 1, 1),
-        D=_flat(left.D),
+        D=D,
+        D_b=D * beta.mT,
         cin=cin,
         cout=cout,
         dec=left.dec,
     )
 
 
-def _product(D: Tensor, cin: Tensor, lamb: Tensor, kb: Tensor, k: Tensor, hkk: Tensor) -> Matvec:
-    """Return the function x -> A x of every token, on `[G, L, K]`."""
+def _product(D_b: Tensor, cin: Tensor, lamb: Tensor, k: Tensor, hkk: Tensor) -> Matvec:
+    """Return the function x -> A x of every token, on `[G, L, K]`; `D_b` is D times beta."""
+    k_t = k.mT
 
     def product(x: Tensor) -> Tensor:
-        scores = torch.bmm(x, kb).mul_(D)
+        scores = torch.bmm(x, k_t).mul_(D_b)
         return (lamb * x).baddbmm_(scores, k).baddbmm_(cin * x, hkk)
 
     return product
@@ -233,7 +285,7 @@ def _carry(first: Tensor, dec: Tensor, new: Tensor, *, backward: bool = False) -
     states[-1 if backward else 0] = first
     for n in range(len(new)):
         n, source, target = (-1 - n, -1 - n, -2 - n) if backward else (n, n, n + 1)
-        states[target] = torch.addcmul(new[n], dec[n], states[source])
+        torch.addcmul(new[n], dec[n], states[source], out=states[target])
     return states
 
 

@@ -6,6 +6,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from palaestra.kernels._common.runtime import asking_is_free
+
 Matvec = Callable[[Tensor], Tensor]
 
 
@@ -45,14 +47,9 @@ def conjugate_gradient(matvec: Matvec, b: Tensor, x0: Tensor, num_steps: int, to
         x.addcmul_(alpha, p)
         r.addcmul_(alpha, Ap, value=-1)
         d_next = _dot(r, r)
-        p.mul_(torch.where(live, d_next / d, 0)).add_(r)
+        torch.addcmul(r, p, torch.where(live, d_next / d, 0), out=p)
         d = d_next
     return x
-
-
-def asking_is_free(x: Tensor) -> bool:
-    """Return whether a value of `x` can be read without waiting: on CPU, not compiled."""
-    return x.device.type == "cpu" and not torch.compiler.is_compiling()
 
 
 def cholesky(A: Tensor, b: Tensor) -> Tensor:

@@ -13,9 +13,9 @@ import triton.language as tl
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from palaestra.kernels._common.runtime import guard
+from palaestra.kernels._common.runtime import ALL_REGISTERS, guard
 from palaestra.kernels.mesa.solve import Solver
-from palaestra.kernels.mesa.state import MesaResiduals, MesaState
+from palaestra.kernels.mesa.state import MesaResiduals
 from palaestra.kernels.mesa.triton_kernels import (
     mesa_bwd_kernel_back,
     mesa_bwd_kernel_solve,
@@ -23,27 +23,9 @@ from palaestra.kernels.mesa.triton_kernels import (
 )
 
 
-def chunk(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    g: Tensor,
-    beta: Tensor,
-    lamb: Tensor,
-    reset: Tensor,
-    state: MesaState,
-    solver: Solver,
-    chunk_size: int,
-    residuals: MesaResiduals | None = None,
-) -> tuple[Tensor, MesaState]:
-    """Read a window; arguments as `chunk_mesa`, all given and of the state's type."""
-    o, hkk, hkv = _Chunk.apply(
-        q, k, v, g, beta, lamb, reset, state.hkk, state.hkv, solver, chunk_size, residuals
-    )
-    return o, MesaState(hkk, hkv)
+class MesaTriton(torch.autograd.Function):
+    """As `MesaChunk`; solves by conjugate gradients alone."""
 
-
-class _Chunk(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
@@ -60,6 +42,7 @@ class _Chunk(torch.autograd.Function):
         chunk_size: int,
         residuals: MesaResiduals | None,
     ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return outputs and the final state's sums."""
         q, *inputs = (x.contiguous() for x in (q, k, v, g, beta, lamb, reset, hkk, hkv))
         o, x = torch.empty_like(inputs[1]), torch.empty_like(q)
         hkk_T, hkv_T = torch.empty_like(hkk), torch.empty_like(hkv)
@@ -81,6 +64,7 @@ class _Chunk(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, do: Tensor, dhkk: Tensor, dhkv: Tensor) -> tuple[Tensor | None, ...]:
+        """Return the gradients of all arguments."""
         *inputs, x = ctx.saved_tensors
         k, v, g, beta, lamb, reset, hkk, hkv = inputs
         (B, T, H), solver = k.shape[:3], ctx.solver
@@ -121,4 +105,7 @@ def _shape(k: Tensor, v: Tensor, chunk_size: int) -> dict[str, Any]:
         "BV": BV,
         "ACC": tl.float64 if k.dtype == torch.float64 else tl.float32,
         "num_warps": 4 if max(BK, BV, chunk_size) <= 32 else 8,
+        # Loads ahead of their use would not fit beside wide sums.
+        "num_stages": 1 if max(BK, BV) > 64 else 3,
+        **ALL_REGISTERS,
     }

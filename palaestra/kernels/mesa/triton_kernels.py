@@ -9,27 +9,27 @@ import triton.language as tl
 
 
 @triton.jit
-def dot(a, b, ACC: tl.constexpr):
+def dot(a, b, ACC: tl.constexpr) -> tl.tensor:
     """Return a @ b in full precision: solves lose digits with their condition number."""
     return tl.dot(a, b, input_precision="ieee", out_dtype=ACC)
 
 
 @triton.jit
-def load(p_x, o_rows, m_rows, o_cols, WIDTH: tl.constexpr, stride, ACC: tl.constexpr):
+def load(p_x, o_rows, m_rows, o_cols, WIDTH: tl.constexpr, stride, ACC: tl.constexpr) -> tl.tensor:
     """Return the block of rows at `o_rows * stride` and columns below WIDTH, zeros elsewhere."""
     mask = m_rows[:, None] & (o_cols < WIDTH)[None, :]
     return tl.load(p_x + o_rows[:, None] * stride + o_cols[None, :], mask=mask, other=0.0).to(ACC)
 
 
 @triton.jit
-def store(p_x, b_x, o_rows, m_rows, o_cols, WIDTH: tl.constexpr, stride):
+def store(p_x, b_x, o_rows, m_rows, o_cols, WIDTH: tl.constexpr, stride) -> None:
     """Write what `load` reads."""
     mask = m_rows[:, None] & (o_cols < WIDTH)[None, :]
     tl.store(p_x + o_rows[:, None] * stride + o_cols[None, :], b_x, mask=mask)
 
 
 @triton.jit
-def remains(b_g, b_r, L: tl.constexpr, ACC: tl.constexpr):
+def remains(b_g, b_r, L: tl.constexpr, ACC: tl.constexpr) -> tuple[tl.tensor, ...]:
     """Return D [L, L], cin [L], cout [L], dec of a chunk, as `_common.chunk.decay`."""
     o_l = tl.arange(0, L)
     # What matters are differences of the sums, which lose digits in float32 after strong decay.
@@ -48,7 +48,7 @@ def remains(b_g, b_r, L: tl.constexpr, ACC: tl.constexpr):
 
 
 @triton.jit
-def product(b_x, b_kbT, b_k, b_hkk, b_lamb, b_D, b_cin, ACC: tl.constexpr):
+def product(b_x, b_kbT, b_k, b_hkk, b_lamb, b_D, b_cin, ACC: tl.constexpr) -> tl.tensor:
     """Return A x of every token, [L, BK]."""
     b_y = dot(dot(b_x, b_kbT, ACC) * b_D, b_k, ACC)
     return b_y + dot(b_cin[:, None] * b_x, b_hkk, ACC) + b_lamb[None, :] * b_x
@@ -57,7 +57,7 @@ def product(b_x, b_kbT, b_k, b_hkk, b_lamb, b_D, b_cin, ACC: tl.constexpr):
 @triton.jit
 def solve(
     b_b, b_kb, b_k, b_hkk, b_lamb, b_D, b_cin, num_steps, tol, BK: tl.constexpr, ACC: tl.constexpr
-):
+) -> tl.tensor:
     """Return x with A x = b for every token, [L, BK], as `solve.conjugate_gradient`."""
     b_kbT = tl.trans(b_kb)
     o_k = tl.arange(0, BK)
@@ -86,7 +86,7 @@ def solve(
 
 
 @triton.jit
-def relative(b_b, b_Ax, ACC: tl.constexpr):
+def relative(b_b, b_Ax, ACC: tl.constexpr) -> tl.tensor:
     """Return |b - A x| / |b| of every token; x is 0 where b is."""
     size = tl.sqrt(tl.sum(b_b * b_b, axis=1))
     b_r = tl.sqrt(tl.sum((b_b - b_Ax) * (b_b - b_Ax), axis=1))
@@ -100,7 +100,7 @@ def mesa_fwd_kernel(
     p_residual, T, num_steps, tol,
     H: tl.constexpr, K: tl.constexpr, V: tl.constexpr, L: tl.constexpr, BK: tl.constexpr,
     BV: tl.constexpr, ACC: tl.constexpr,
-):
+) -> None:
     # fmt: on
     """Outputs, solutions and final sums of one row and head."""
     pid = tl.program_id(0).to(tl.int64)
@@ -144,7 +144,7 @@ def mesa_bwd_kernel_solve(
     p_flow, p_dlast, p_dlamb, p_residual, T, num_steps, tol,
     H: tl.constexpr, K: tl.constexpr, V: tl.constexpr, L: tl.constexpr, BK: tl.constexpr,
     BV: tl.constexpr, ACC: tl.constexpr,
-):
+) -> None:
     # fmt: on
     """In the order of time: y = dq, what each token reads, and the parts that need the sums."""
     pid = tl.program_id(0).to(tl.int64)
@@ -196,7 +196,7 @@ def mesa_bwd_kernel_back(
     p_dg, p_dbeta, p_dhkk_0, p_dhkv_0, T,
     H: tl.constexpr, K: tl.constexpr, V: tl.constexpr, L: tl.constexpr, BK: tl.constexpr,
     BV: tl.constexpr, ACC: tl.constexpr,
-):
+) -> None:
     # fmt: on
     """Back through time: gradients of k, v, g, beta and of the first sums."""
     pid = tl.program_id(0).to(tl.int64)

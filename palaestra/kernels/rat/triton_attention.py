@@ -12,7 +12,9 @@ from palaestra.kernels.rat.triton_scan import rotation, turn
 
 
 @triton.jit
-def load_rows(p_x, o_r, m_r, stride, o_d, D: tl.constexpr, HALF: tl.constexpr, ACC: tl.constexpr):
+def load_rows(
+    p_x, o_r, m_r, stride, o_d, D: tl.constexpr, HALF: tl.constexpr, ACC: tl.constexpr
+) -> tuple[tl.tensor, tl.tensor]:
     """Load rows of D numbers as halves, each `[rows, BD]`."""
     p_x = p_x + o_r[:, None] * stride + o_d[None, :]
     m_1 = m_r[:, None] & (o_d < HALF)[None, :]
@@ -23,7 +25,7 @@ def load_rows(p_x, o_r, m_r, stride, o_d, D: tl.constexpr, HALF: tl.constexpr, A
 
 
 @triton.jit
-def store_rows(p_x, x_1, x_2, o_r, m_r, stride, o_d, D: tl.constexpr, HALF: tl.constexpr):
+def store_rows(p_x, x_1, x_2, o_r, m_r, stride, o_d, D: tl.constexpr, HALF: tl.constexpr) -> None:
     """Store rows of D numbers."""
     p_x = p_x + o_r[:, None] * stride + o_d[None, :]
     tl.store(p_x, x_1, mask=m_r[:, None] & (o_d < HALF)[None, :])
@@ -31,33 +33,33 @@ def store_rows(p_x, x_1, x_2, o_r, m_r, stride, o_d, D: tl.constexpr, HALF: tl.c
 
 
 @triton.jit
-def finite_rows(x_1, x_2):
+def finite_rows(x_1, x_2) -> tl.tensor:
     """Return which rows are finite throughout, `[rows]`."""
     bad = (tl.abs(x_1) < float("inf")) & (tl.abs(x_2) < float("inf"))
     return tl.min(bad.to(tl.int32), 1) > 0
 
 
 @triton.jit
-def keep_rows(sound, x_1, x_2):
+def keep_rows(sound, x_1, x_2) -> tuple[tl.tensor, tl.tensor]:
     """Return zeros for the other rows."""
     return tl.where(sound[:, None], x_1, 0.0), tl.where(sound[:, None], x_2, 0.0)
 
 
 @triton.jit
-def round_rows(x_1, x_2, DTYPE: tl.constexpr, ACC: tl.constexpr):
+def round_rows(x_1, x_2, DTYPE: tl.constexpr, ACC: tl.constexpr) -> tuple[tl.tensor, tl.tensor]:
     """Round to the inputs' type, where the step form does."""
     return x_1.to(DTYPE).to(ACC), x_2.to(DTYPE).to(ACC)
 
 
 @triton.jit
-def product(a_1, a_2, b_1, b_2, DOT: tl.constexpr, ACC: tl.constexpr):
+def product(a_1, a_2, b_1, b_2, DOT: tl.constexpr, ACC: tl.constexpr) -> tl.tensor:
     """Return `a b^T` of rows in halves."""
     x = tl.dot(a_1.to(DOT), tl.trans(b_1).to(DOT), out_dtype=ACC, input_precision="ieee")
     return x + tl.dot(a_2.to(DOT), tl.trans(b_2).to(DOT), out_dtype=ACC, input_precision="ieee")
 
 
 @triton.jit
-def weighted(P, x_1, x_2, DOT: tl.constexpr, ACC: tl.constexpr):
+def weighted(P, x_1, x_2, DOT: tl.constexpr, ACC: tl.constexpr) -> tuple[tl.tensor, tl.tensor]:
     """Return `P x` of rows in halves."""
     P = P.to(DOT)
     y_1 = tl.dot(P, x_1.to(DOT), out_dtype=ACC, input_precision="ieee")
@@ -78,7 +80,7 @@ def load_queries(
     D: tl.constexpr,
     HALF: tl.constexpr,
     ACC: tl.constexpr,
-):
+) -> tuple[tl.tensor, tl.tensor, tl.tensor]:
     """Return the queries of a head, finite ones alone, and which they are."""
     q_1, q_2 = load_rows(p_q + (b * T * G + h % G) * D, o_t, m_t, G * D, o_d, D, HALF, ACC)
     sound = finite_rows(q_1, q_2)
@@ -87,7 +89,7 @@ def load_queries(
 
 
 @triton.jit
-def load_places(p_pos, p_seg, b, o_t, m_t, T, L: tl.constexpr):
+def load_places(p_pos, p_seg, b, o_t, m_t, T, L: tl.constexpr) -> tuple[tl.tensor, tl.tensor]:
     """Return chunk and segment of each step."""
     c = tl.load(p_pos + b * T + o_t, mask=m_t, other=0) // L
     return c, tl.load(p_seg + b * T + o_t, mask=m_t, other=0)
@@ -107,7 +109,7 @@ def load_keys(
     D: tl.constexpr,
     HALF: tl.constexpr,
     ACC: tl.constexpr,
-):
+) -> tuple[tl.tensor, ...]:
     """Return keys and values, finite ones alone, which they are, their chunk and segment."""
     m_m = o_m < M
     c = tl.load(p_key_chunk + b * M + o_m, mask=m_m, other=0)
@@ -121,7 +123,7 @@ def load_keys(
 
 
 @triton.jit
-def visible(c, seg, c_key, seg_key, capacity):
+def visible(c, seg, c_key, seg_key, capacity) -> tl.tensor:
     """Return which keys each step sees, `[steps, keys]`."""
     lag = c[:, None] - c_key[None, :]
     return (seg[:, None] == seg_key[None, :]) & (lag > 0) & (lag <= capacity)
@@ -142,7 +144,7 @@ def load_own(
     HALF: tl.constexpr,
     DTYPE: tl.constexpr,
     ACC: tl.constexpr,
-):
+) -> tuple[tl.tensor, ...]:
     """Return key and value of the open chunk at each step, finite ones alone, and which."""
     at = (b * T * H + h) * D
     k_1, k_2 = load_rows(p_k_run + at, o_t, m_t, H * D, o_d, D, HALF, ACC)
@@ -162,7 +164,7 @@ def rat_attention_fwd_kernel(
     SCALE: tl.constexpr, H: tl.constexpr, G: tl.constexpr, D: tl.constexpr, HALF: tl.constexpr,
     BD: tl.constexpr, L: tl.constexpr, LOG_BASE: tl.constexpr, BT: tl.constexpr, BM: tl.constexpr,
     DOT: tl.constexpr, ACC: tl.constexpr,
-):  # fmt: skip
+) -> None:  # fmt: skip
     """Outputs and log-sums of a block of steps. Grid `[B * H * ceil(T / BT)]`."""
     NT = tl.cdiv(T, BT)
     pid = tl.program_id(0).to(tl.int64) // NT
@@ -211,7 +213,7 @@ def rat_attention_bwd_kernel_queries(
     SCALE: tl.constexpr, H: tl.constexpr, G: tl.constexpr, D: tl.constexpr, HALF: tl.constexpr,
     BD: tl.constexpr, L: tl.constexpr, LOG_BASE: tl.constexpr, BT: tl.constexpr, BM: tl.constexpr,
     DOT: tl.constexpr, ACC: tl.constexpr,
-):  # fmt: skip
+) -> None:  # fmt: skip
     """Gradients of the queries and of the open chunk, and delta. Grid `[B * H * ceil(T / BT)]`."""
     NT = tl.cdiv(T, BT)
     pid = tl.program_id(0).to(tl.int64) // NT
@@ -268,7 +270,7 @@ def rat_attention_bwd_kernel_keys(
     SCALE: tl.constexpr, H: tl.constexpr, G: tl.constexpr, D: tl.constexpr, HALF: tl.constexpr,
     BD: tl.constexpr, L: tl.constexpr, LOG_BASE: tl.constexpr, BT: tl.constexpr, BM: tl.constexpr,
     DOT: tl.constexpr, ACC: tl.constexpr,
-):  # fmt: skip
+) -> None:  # fmt: skip
     """Gradients of the chunks finished in the window, not rotated.
 
     Grid `[B * H * ceil((M - C) / BM)]`: the carried slots get none.

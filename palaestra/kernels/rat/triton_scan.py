@@ -10,7 +10,7 @@ import triton.language as tl
 
 
 @triton.jit
-def rotation(o_d, HALF: tl.constexpr, LOG_BASE: tl.constexpr, ACC: tl.constexpr):
+def rotation(o_d, HALF: tl.constexpr, LOG_BASE: tl.constexpr, ACC: tl.constexpr) -> tl.tensor:
     """Return the angle that one chunk adds to each pair; `LOG_BASE` is to base 2, None no turn."""
     if LOG_BASE is None:
         freq = tl.zeros(o_d.shape, ACC)
@@ -21,14 +21,16 @@ def rotation(o_d, HALF: tl.constexpr, LOG_BASE: tl.constexpr, ACC: tl.constexpr)
 
 
 @triton.jit
-def turn(x_1, x_2, angle):
+def turn(x_1, x_2, angle) -> tuple[tl.tensor, tl.tensor]:
     """Rotate the pairs `(x_1, x_2)`."""
     cos, sin = tl.cos(angle), tl.sin(angle)
     return x_1 * cos - x_2 * sin, x_2 * cos + x_1 * sin
 
 
 @triton.jit
-def load_halves(p_x, o_d, D: tl.constexpr, HALF: tl.constexpr, ACC: tl.constexpr):
+def load_halves(
+    p_x, o_d, D: tl.constexpr, HALF: tl.constexpr, ACC: tl.constexpr
+) -> tuple[tl.tensor, tl.tensor]:
     """Load one head, `[D]` at `p_x`, as halves."""
     x_1 = tl.load(p_x + o_d, mask=o_d < HALF, other=0.0).to(ACC)
     x_2 = tl.load(p_x + HALF + o_d, mask=o_d < D - HALF, other=0.0).to(ACC)
@@ -36,7 +38,7 @@ def load_halves(p_x, o_d, D: tl.constexpr, HALF: tl.constexpr, ACC: tl.constexpr
 
 
 @triton.jit
-def store_halves(p_x, x_1, x_2, o_d, D: tl.constexpr, HALF: tl.constexpr):
+def store_halves(p_x, x_1, x_2, o_d, D: tl.constexpr, HALF: tl.constexpr) -> None:
     """Store one head, `[D]` at `p_x`."""
     tl.store(p_x + o_d, x_1, mask=o_d < HALF)
     tl.store(p_x + HALF + o_d, x_2, mask=o_d < D - HALF)
@@ -49,7 +51,7 @@ def rat_scan_fwd_kernel(
     T, C, M,
     H: tl.constexpr, G: tl.constexpr, D: tl.constexpr, HALF: tl.constexpr, BD: tl.constexpr,
     L: tl.constexpr, LOG_BASE: tl.constexpr, ACC: tl.constexpr,
-):  # fmt: skip
+) -> None:  # fmt: skip
     """Running keys and values, and those of finished chunks with their place.
 
     Grid `[B * H]`. Keys `[B, H, M, D]`: the C carried slots, then one for each L steps of the
@@ -113,7 +115,7 @@ def rat_scan_bwd_kernel(
     T, C, M,
     H: tl.constexpr, G: tl.constexpr, D: tl.constexpr, BD: tl.constexpr, L: tl.constexpr,
     ACC: tl.constexpr,
-):  # fmt: skip
+) -> None:  # fmt: skip
     """Gradients of inputs, gates and the carried pair, last step first. Grid `[B * H]`.
 
     `a_lam` is the gate of the step after times its lam: what a step hands to the one before it.

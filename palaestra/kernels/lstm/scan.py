@@ -1,10 +1,7 @@
-"""Long short-term memory over a window with episode resets, both directions written by hand.
+"""Long short-term memory over a window, both directions written by hand.
 
-    i, f, g, o = W_ih x_t + b_ih + W_hh h_{t-1} + b_hh          h_{t-1} = c_{t-1} = 0 at resets
-    c_t = sigmoid(f) c_{t-1} + sigmoid(i) tanh(g)
-    h_t = sigmoid(o) tanh(c_t)
-
-What does not depend on the previous step is done once for the whole window.
+What does not depend on the previous step is done once for the whole window; README.md has the
+formulas.
 """
 
 from typing import Any
@@ -15,10 +12,7 @@ from torch.autograd.function import once_differentiable
 
 
 class LSTMScan(torch.autograd.Function):
-    """`(x [T, B, C], h_0 [B, H], c_0, reset [T, B], weights) -> h [T, B, H], c_T`.
-
-    Weights have the layout of `torch.nn.LSTM`: `w_ih [4H, C]`, `w_hh [4H, H]`, `b_ih`, `b_hh [4H]`.
-    """
+    """See `palaestra.kernels.lstm.api.lstm_scan`."""
 
     @staticmethod
     def forward(
