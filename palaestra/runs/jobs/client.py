@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -147,8 +148,7 @@ def connect(address: str = ADDRESS) -> Cluster:
       NoAnswerError: nothing answers there.
       UserError: not an address, not a Ray dashboard, or one that asks for a token.
     """
-    if _asks_for_token(address):
-        _bring_own_token(address)
+    headers = _own_token(address) if _asks_for_token(address) else None
     try:
         import aiohttp  # noqa: F401  (without it Ray's client imports, but does not work)
         from ray.exceptions import AuthenticationError
@@ -161,21 +161,28 @@ def connect(address: str = ADDRESS) -> Cluster:
         _quiet(name)
     try:
         with _own_address():
-            return Cluster(JobSubmissionClient(address), address)
+            return Cluster(JobSubmissionClient(address, headers=headers), address)
     except AuthenticationError as error:
         raise _token_error(address, error) from None
     except (OSError, RuntimeError, ValueError, KeyError) as error:
         raise UserError(f"--address {address!r} does not answer as Ray Jobs do: {error}") from None
 
 
-def _bring_own_token(address: str) -> None:
-    """Let Ray's client send this user's token, which a head started here by this user asks for.
+def _own_token(address: str) -> dict[str, str] | None:
+    """Return a header with this user's token for a head on this machine, None elsewhere.
 
-    Not to other machines: there RAY_AUTH_MODE=token says that the token may leave this one. It has
-    to happen before Ray is imported.
+    Ray's client sends it where RAY_AUTH_MODE says so. Without it, a head on the same machine asks
+    for the token that Ray itself wrote; another machine gets it only when the user says so.
     """
-    if urlsplit(address).hostname in ("127.0.0.1", "localhost", "::1"):
-        os.environ.setdefault("RAY_AUTH_MODE", "token")
+    here = urlsplit(address).hostname in ("127.0.0.1", "localhost", "::1")
+    if not here or "RAY_AUTH_MODE" in os.environ:
+        return None
+    file = Path(os.environ.get("RAY_AUTH_TOKEN_PATH", "~/.ray/auth_token")).expanduser()
+    try:
+        token = os.environ.get("RAY_AUTH_TOKEN") or file.read_text().strip()
+    except OSError:
+        return None
+    return {"Authorization": f"Bearer {token}"}
 
 
 def _asks_for_token(address: str) -> bool:

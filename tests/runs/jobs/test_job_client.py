@@ -78,8 +78,10 @@ def test_a_cluster_that_asks_for_a_token_is_an_error_that_says_how(
     answer: list[Server], status: int
 ) -> None:
     answer.append(Server(status, "token, please"))
+    before = os.environ.get("RAY_AUTH_MODE")
     with pytest.raises(UserError, match=r"RAY_AUTH_MODE=token.*RAY_AUTH_TOKEN_PATH"):
         connect(answer[0].address)
+    assert os.environ.get("RAY_AUTH_MODE") == before  # another cluster of this process may not ask for one
 
 
 def test_a_listener_that_never_answers_does_not_keep_one_waiting(
