@@ -51,8 +51,8 @@ _STACK: dict[str, Any] = {"width": 32, "heads": 4, "layers": 1}
 
 BACKBONES: dict[str, dict[str, Any]] = {
     "mlp": {"hidden_sizes": [64, 64]},
-    "gru": {"hidden_size": 32},
-    "lstm": {"hidden_size": 32},
+    "gru": {"hidden_size": 32, "horizon": 66},
+    "lstm": {"hidden_size": 32, "horizon": 66},
     "attention": {**_STACK, "context": 66},
     # A window shorter than the gap, in one block, would not reach the cue.
     "sliding-attention": {**_STACK, "window": 66},

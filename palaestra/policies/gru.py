@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from palaestra.kernels.gru import gru_scan, gru_step
 from palaestra.options import Options
 from palaestra.policies.base import Backbone
+from palaestra.policies.layers import chrono_bias
 from palaestra.policies.sequence import SequenceConfig, SequencePolicy
 from palaestra.policies.state import State
 
@@ -25,10 +26,11 @@ class GRUState(State):
 class GRULayer(nn.Module):
     """One layer, with the parameter layout of `torch.nn.GRU`.
 
-    Input weights start Glorot-uniform, recurrent weights orthogonal for each gate, biases at zero.
+    Input weights start Glorot-uniform, recurrent weights orthogonal for each gate, biases at zero;
+    with a horizon those of the update gate, which keeps the state, at chrono biases.
     """
 
-    def __init__(self, in_features: int, hidden_size: int) -> None:
+    def __init__(self, in_features: int, hidden_size: int, horizon: int | None = None) -> None:
         super().__init__()
         self.w_ih = nn.Parameter(torch.empty(3 * hidden_size, in_features))
         self.w_hh = nn.Parameter(torch.empty(3 * hidden_size, hidden_size))
@@ -38,6 +40,8 @@ class GRULayer(nn.Module):
             for w_ih, w_hh in zip(self.w_ih.chunk(3), self.w_hh.chunk(3), strict=True):
                 nn.init.xavier_uniform_(w_ih)
                 nn.init.orthogonal_(w_hh)
+            if horizon is not None:
+                self.b_ih[hidden_size : 2 * hidden_size] = chrono_bias(hidden_size, horizon)
 
     def forward(self, x: Tensor, h_0: Tensor, reset: Tensor) -> Tensor:
         """`x [T, B, C]`, `h_0 [B, H]`, `reset [T, B]` -> `[T, B, H]`."""
@@ -55,14 +59,17 @@ class GRU(Backbone):
       in_features: width of the input.
       hidden_size: width of each layer.
       num_layers: number of layers.
+      horizon: steps that a new network remembers at most; None leaves the biases at zero.
     """
 
-    def __init__(self, in_features: int, hidden_size: int, num_layers: int) -> None:
+    def __init__(
+        self, in_features: int, hidden_size: int, num_layers: int, horizon: int | None = None
+    ) -> None:
         super().__init__()
         self.in_features = in_features
         self.out_features = hidden_size
         widths = [in_features] + [hidden_size] * (num_layers - 1)
-        self.layers = nn.ModuleList(GRULayer(width, hidden_size) for width in widths)
+        self.layers = nn.ModuleList(GRULayer(width, hidden_size, horizon) for width in widths)
 
     def initial_state(self, batch: int) -> GRUState:
         """Return zeros."""
@@ -95,6 +102,9 @@ class GRUConfig(SequenceConfig):
 
     hidden_size: int = Field(64, ge=1, description="width of each layer")
     num_layers: int = Field(1, ge=1, description="number of layers")
+    horizon: int | None = Field(
+        None, ge=3, description="steps that a new network remembers at most: chrono biases"
+    )
 
 
 class GRUPolicy(SequencePolicy):
@@ -104,4 +114,5 @@ class GRUPolicy(SequencePolicy):
 
     def make_backbone(self, in_features: int) -> GRU:
         """Return the layers."""
-        return GRU(in_features, self.config.hidden_size, self.config.num_layers)
+        config = self.config
+        return GRU(in_features, config.hidden_size, config.num_layers, config.horizon)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from palaestra.kernels.lstm import lstm_scan, lstm_step
 from palaestra.options import Options
 from palaestra.policies.base import Backbone
+from palaestra.policies.layers import chrono_bias
 from palaestra.policies.sequence import SequenceConfig, SequencePolicy
 from palaestra.policies.state import State
 
@@ -26,10 +27,11 @@ class LSTMLayer(nn.Module):
     """One layer, with the parameter layout of `torch.nn.LSTM`.
 
     Input weights start Glorot-uniform and recurrent weights orthogonal for each gate; biases at
-    zero, but 1 for the forget gate, so that a new network remembers.
+    zero, but 1 for the forget gate, so that a new network remembers; with a horizon at chrono
+    biases, which also close the input gate as far as the forget gate is open.
     """
 
-    def __init__(self, in_features: int, hidden_size: int) -> None:
+    def __init__(self, in_features: int, hidden_size: int, horizon: int | None = None) -> None:
         super().__init__()
         self.w_ih = nn.Parameter(torch.empty(4 * hidden_size, in_features))
         self.w_hh = nn.Parameter(torch.empty(4 * hidden_size, hidden_size))
@@ -39,7 +41,12 @@ class LSTMLayer(nn.Module):
             for w_ih, w_hh in zip(self.w_ih.chunk(4), self.w_hh.chunk(4), strict=True):
                 nn.init.xavier_uniform_(w_ih)
                 nn.init.orthogonal_(w_hh)
-            self.b_ih[hidden_size : 2 * hidden_size] = 1
+            in_gate, forget_gate, *_ = self.b_ih.chunk(4)
+            if horizon is None:
+                forget_gate.fill_(1)
+            else:
+                forget_gate.copy_(chrono_bias(hidden_size, horizon))
+                in_gate.copy_(-forget_gate)
 
     def forward(self, x: Tensor, h_0: Tensor, c_0: Tensor, reset: Tensor) -> tuple[Tensor, Tensor]:
         """`x [T, B, C]`, `h_0, c_0 [B, H]`, `reset [T, B]` -> `h [T, B, H]`, `c_T [B, H]`."""
@@ -57,13 +64,16 @@ class LSTM(Backbone):
       in_features: width of the input.
       hidden_size: width of each layer.
       num_layers: number of layers.
+      horizon: steps that a new network remembers at most; None starts with forget biases of 1.
     """
 
-    def __init__(self, in_features: int, hidden_size: int, num_layers: int) -> None:
+    def __init__(
+        self, in_features: int, hidden_size: int, num_layers: int, horizon: int | None = None
+    ) -> None:
         super().__init__()
         self.in_features, self.out_features = in_features, hidden_size
         widths = [in_features] + [hidden_size] * (num_layers - 1)
-        self.layers = nn.ModuleList(LSTMLayer(width, hidden_size) for width in widths)
+        self.layers = nn.ModuleList(LSTMLayer(width, hidden_size, horizon) for width in widths)
 
     def initial_state(self, batch: int) -> LSTMState:
         """Return zeros."""
@@ -98,6 +108,9 @@ class LSTMConfig(SequenceConfig):
 
     hidden_size: int = Field(64, ge=1, description="width of each layer")
     num_layers: int = Field(1, ge=1, description="number of layers")
+    horizon: int | None = Field(
+        None, ge=3, description="steps that a new network remembers at most: chrono biases"
+    )
 
 
 class LSTMPolicy(SequencePolicy):
@@ -107,4 +120,5 @@ class LSTMPolicy(SequencePolicy):
 
     def make_backbone(self, in_features: int) -> LSTM:
         """Return the layers."""
-        return LSTM(in_features, self.config.hidden_size, self.config.num_layers)
+        config = self.config
+        return LSTM(in_features, config.hidden_size, config.num_layers, config.horizon)

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from palaestra.policies.gru import GRU
 from palaestra.policies.lstm import LSTM, LSTMState
 
 B, T, C, H = 7, 13, 5, 6
@@ -73,3 +74,16 @@ def test_a_new_network_remembers() -> None:
     assert (layer.b_ih[H : 2 * H] == 1).all()
     assert layer.b_ih.sum() == H
     assert not layer.b_hh.any()
+
+
+@pytest.mark.parametrize("net", [LSTM(C, 500, 1, horizon=40), GRU(C, 500, 1, horizon=40)])
+def test_a_new_network_with_a_horizon_remembers_two_steps_up_to_it(net: LSTM | GRU) -> None:
+    state = net.initial_state(1).map(torch.ones_like)
+    for layer in net.layers:
+        for weight in (layer.w_ih, layer.w_hh):
+            torch.nn.init.zeros_(weight)
+    _, after = net.step(torch.zeros(1, C), state, torch.zeros(1, dtype=torch.bool))
+    kept = after.tensors()["c" if isinstance(net, LSTM) else "h"]  # of a memory of 1, without input
+    steps = 1 / (1 - kept)
+    assert 2 <= steps.min() < 4
+    assert 36 < steps.max() <= 40 + 1e-3
