@@ -81,7 +81,7 @@ def test_a_cluster_that_asks_for_a_token_is_an_error_that_says_how(
     before = os.environ.get("RAY_AUTH_MODE")
     with pytest.raises(UserError, match=r"RAY_AUTH_MODE=token.*RAY_AUTH_TOKEN_PATH"):
         connect(answer[0].address)
-    assert os.environ.get("RAY_AUTH_MODE") == before  # another cluster of this process may not ask for one
+    assert os.environ.get("RAY_AUTH_MODE") == before  # the next cluster may ask for none
 
 
 def test_a_listener_that_never_answers_does_not_keep_one_waiting(
