@@ -9,8 +9,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import silu, softplus
 
-from palaestra.kernels._common.runtime import acc_dtype
-from palaestra.kernels.delta import chunk_delta, step_delta
+from palaestra.kernels.delta import chunk_delta, empty_state, step_delta
 from palaestra.options import Options
 from palaestra.policies.base import Backbone
 from palaestra.policies.convolution import ShortConvolution
@@ -85,8 +84,7 @@ class DeltaMixer(Backbone):
     def initial_state(self, batch: int) -> DeltaState:
         """Return zeros."""
         d = self.in_features // self.heads
-        w = self.beta.weight.detach()
-        s = w.new_zeros(batch, self.heads, d, d, dtype=acc_dtype(w.dtype))
+        s = empty_state(batch, self.heads, d, d, like=self.beta.weight.detach())
         return DeltaState(s, self.conv.initial_cache(batch))
 
     def forward(self, x: Tensor, state: State, reset: Tensor) -> tuple[Tensor, DeltaState]:

@@ -7,8 +7,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import logsigmoid, silu
 
-from palaestra.kernels._common.runtime import acc_dtype
-from palaestra.kernels.gla import chunk_gla, lightning_decay, step_gla
+from palaestra.kernels.gla import chunk_gla, empty_state, lightning_decay, step_gla
 from palaestra.options import Options
 from palaestra.policies.base import Backbone
 from palaestra.policies.layers import fan_in_linear
@@ -91,8 +90,8 @@ class GLAMixer(Backbone):
     def initial_state(self, batch: int) -> GLAState:
         """Return zeros."""
         d = self.in_features // self.heads
-        w = self.qkvz.weight.detach()
-        return GLAState(w.new_zeros(batch, self.heads, d, d, dtype=acc_dtype(w.dtype)))
+        like = self.qkvz.weight.detach()
+        return GLAState(empty_state(batch, self.heads, d, d, like=like))
 
     def forward(self, x: Tensor, state: State, reset: Tensor) -> tuple[Tensor, GLAState]:
         """Read a window; see `Backbone.forward`."""

@@ -1,4 +1,4 @@
-"""What the memory layers are made of: perceptron, rotary positions, norm, initial weights."""
+"""What the memory layers are made of: perceptron, norm, initial weights."""
 
 import torch
 from torch import Tensor, nn
@@ -30,22 +30,6 @@ class SwiGLU(nn.Module):
         """`[..., width]` -> `[..., width]`."""
         gate, up = self.gate_up(x).chunk(2, -1)
         return self.down(silu(gate) * up)
-
-
-def rotate(x: Tensor, position: Tensor, base: float = 10_000.0) -> Tensor:
-    """Rotate the pairs (i, i + D/2) of each head by the step's position (arXiv 2104.09864).
-
-    Args:
-      x: `[..., H, D]`, D even.
-      position: `[...]`, steps since the start of the episode.
-      base: the slowest pair turns by about 1 / base at each step.
-    """
-    half = x.shape[-1] // 2
-    exponent = torch.arange(half, dtype=x.dtype, device=x.device) / half
-    angle = (position.unsqueeze(-1) * base**-exponent).unsqueeze(-2)  # (..., 1, D / 2)
-    cos, sin = angle.cos(), angle.sin()
-    a, b = x[..., :half], x[..., half:]
-    return torch.cat([a * cos - b * sin, b * cos + a * sin], -1)
 
 
 def chrono_bias(size: int, horizon: int) -> Tensor:

@@ -8,6 +8,7 @@ from pydantic import Field
 from torch import Tensor
 
 from palaestra.kernels._common.resets import positions
+from palaestra.kernels._common.rotary import rotate
 from palaestra.kernels.attention import (
     AttentionState,
     chunk_attention,
@@ -16,7 +17,7 @@ from palaestra.kernels.attention import (
 )
 from palaestra.options import Options
 from palaestra.policies.base import Backbone
-from palaestra.policies.layers import fan_in_linear, rotate
+from palaestra.policies.layers import fan_in_linear
 from palaestra.policies.stack import StackConfig, StackPolicy
 from palaestra.policies.state import State
 
@@ -70,7 +71,7 @@ class AttentionMixer(Backbone):
 
     def _project(self, x: Tensor, position: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).unbind(-3)
-        q, k = rotate(torch.stack([q, k]), position).unbind()
+        q, k = rotate(torch.stack([q, k]), position.unsqueeze(-1)).unbind()
         return q, k, v
 
 

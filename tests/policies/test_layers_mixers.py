@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid, silu, softplus
 
+from palaestra.kernels._common.rotary import rotate
 from palaestra.policies.base import Backbone
 from palaestra.policies.delta import DeltaMixer, DeltaOptions
 from palaestra.policies.gla import GLAMixer, GLAOptions
-from palaestra.policies.layers import rotate
 from palaestra.policies.mesa import LAMB_FLOOR, MesaMixer, MesaOptions
 from palaestra.policies.rat import RATMixer, RATOptions
 from palaestra.policies.sliding_attention import AttentionMixer, AttentionOptions
@@ -54,7 +54,7 @@ def test_attention_is_softmax_over_the_window() -> None:
     x, y = read(mixer)
     q, k, v = (heads(part) for part in mixer.qkv(x).chunk(3, 1))
     t = torch.arange(T)
-    q, k = (rotate(part.transpose(0, 1), t).transpose(0, 1) for part in (q, k))
+    q, k = (rotate(part.transpose(0, 1), t.unsqueeze(1)).transpose(0, 1) for part in (q, k))
     lag = t[:, None] - t
     scores = (q @ k.mT / 2).masked_fill((lag < 0) | (lag >= 5), -torch.inf)
     assert_heads(y, lambda h: scores[h].softmax(1) @ v[h])

@@ -1,6 +1,5 @@
 """Laws of what the memory layers are made of."""
 
-import math
 from itertools import pairwise
 
 import pytest
@@ -8,7 +7,7 @@ import torch
 from torch import Tensor
 
 from palaestra.policies.convolution import ShortConvolution
-from palaestra.policies.layers import SwiGLU, chrono_bias, fan_in_linear, l2norm, rotate
+from palaestra.policies.layers import SwiGLU, chrono_bias, fan_in_linear, l2norm
 
 B, T, C = 5, 23, 6
 
@@ -105,27 +104,6 @@ def test_a_late_reset_is_noticed() -> None:
     conv, x, reset = make()
     y, _ = conv(x, conv.initial_cache(B), reset.roll(1, 1))
     assert (y - by_episode(conv, x, reset)).abs().max() > 0.1
-
-
-def test_rotation_keeps_lengths_and_depends_on_distance_alone() -> None:
-    torch.manual_seed(0)
-    q, k = torch.randn(2, 1, 3, 8, dtype=torch.float64)
-    at = torch.tensor
-    torch.testing.assert_close(rotate(q, at([77])).norm(dim=-1), q.norm(dim=-1))
-    assert torch.equal(rotate(q, at([0])), q)
-    near = (rotate(q, at([5])) * rotate(k, at([2]))).sum(-1)
-    far = (rotate(q, at([1005])) * rotate(k, at([1002]))).sum(-1)
-    torch.testing.assert_close(near, far, rtol=0, atol=1e-12)
-    assert (near - (q * k).sum(-1)).abs().max() > 0.1
-
-
-def test_the_fastest_pair_turns_by_one_radian_a_step() -> None:
-    x = torch.zeros(1, 1, 4, dtype=torch.float64)
-    x[..., 0] = 1
-    turned = rotate(x, torch.tensor([3]))[0, 0]
-    torch.testing.assert_close(
-        turned, torch.tensor([math.cos(3), 0, math.sin(3), 0]).double(), rtol=0, atol=1e-7
-    )
 
 
 def test_swiglu_is_its_formula() -> None:

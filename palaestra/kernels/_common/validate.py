@@ -1,4 +1,4 @@
-"""Checks of arguments; each raises ValueError that names the argument and what is accepted."""
+"""Checks of arguments and defaults; ValueError names the argument and what is accepted."""
 
 from collections.abc import Sequence
 
@@ -34,6 +34,11 @@ def check_qkv(q: Tensor, k: Tensor, v: Tensor, layout: str) -> None:
     check_layout("v", v, layout.replace("K", "V"))
     check_tensor("k", k, q.shape, q.dtype, q.device)
     check_tensor("v", v, (*q.shape[:-1], v.shape[-1]), q.dtype, q.device)
+
+
+def scale_of(scale: float | None, q: Tensor) -> float:
+    """Return the scale, by default the width of the queries `[..., D]` to the power of -1/2."""
+    return q.shape[-1] ** -0.5 if scale is None else scale
 
 
 def check_reset(reset: Tensor | None, batch: int, device: torch.device) -> Tensor:

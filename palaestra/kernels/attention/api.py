@@ -10,6 +10,7 @@ from palaestra.kernels._common.validate import (
     check_layout,
     check_reset,
     check_tensor,
+    scale_of,
 )
 from palaestra.kernels.attention import reference
 from palaestra.kernels.attention.line import last_state, lay
@@ -55,10 +56,10 @@ def chunk_attention(
     """
     _check_window(q, k, v, initial_state, window)
     check_chunk_size(chunk_size)
-    B, T, _, D = q.shape
+    B, T = q.shape[:2]
     reset = resolve_reset(reset, cu_seqlens, B, T, q.device)
     window = _window(window, initial_state, T)
-    scale = D**-0.5 if scale is None else scale
+    scale = scale_of(scale, q)
     line = lay(k, v, reset, initial_state, window)
     with torch.autocast(q.device.type, enabled=False):
         if choose(impl, q.device) == "triton":
@@ -92,7 +93,7 @@ def recurrent_attention(
     reset = resolve_reset(reset, cu_seqlens, B, T, q.device)
     if initial_state is None:
         initial_state = empty_state(B, H, _window(window, None, T), D, like=q)
-    scale = D**-0.5 if scale is None else scale
+    scale = scale_of(scale, q)
     with torch.autocast(q.device.type, enabled=False):
         o, state = reference.recurrent(q, k, v, reset, initial_state, scale)
     return o, state if output_final_state else None
@@ -131,7 +132,7 @@ def step_attention(
     """
     _check(q, k, v, state, "[B, H, D]")
     reset = check_reset(reset, len(q), q.device)
-    scale = q.shape[-1] ** -0.5 if scale is None else scale
+    scale = scale_of(scale, q)
     if _chosen_step(impl, q, k, v, state) == "triton":
         from palaestra.kernels.attention.triton import step
 

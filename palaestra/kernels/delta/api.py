@@ -9,13 +9,14 @@ README.md holds the chunk form and the gradients.
 import torch
 from torch import Tensor
 
-from palaestra.kernels._common.resets import resolve_reset
+from palaestra.kernels._common.matrix import check_state, window
 from palaestra.kernels._common.runtime import Impl, acc_dtype, choose
 from palaestra.kernels._common.validate import (
     check_chunk_size,
     check_qkv,
     check_reset,
     check_tensor,
+    scale_of,
 )
 from palaestra.kernels.delta import reference
 from palaestra.kernels.delta.chunk import DeltaChunk
@@ -63,7 +64,9 @@ def chunk_delta(
     """
     if chunk_size is not None:
         check_chunk_size(chunk_size)
-    reset, state, scale = _check_window(q, k, v, beta, g, scale, reset, cu_seqlens, initial_state)
+    _check(q, k, v, beta, g, "[B, T, H, K]")
+    reset, state = window(q, v, reset, cu_seqlens, initial_state)
+    scale = scale_of(scale, q)
     with torch.autocast(q.device.type, enabled=False):
         if choose(impl, q.device) == "triton":
             from palaestra.kernels.delta.triton import DeltaTriton
@@ -91,7 +94,9 @@ def recurrent_delta(
 
     Arguments, results and errors are those of `chunk_delta`.
     """
-    reset, state, scale = _check_window(q, k, v, beta, g, scale, reset, cu_seqlens, initial_state)
+    _check(q, k, v, beta, g, "[B, T, H, K]")
+    reset, state = window(q, v, reset, cu_seqlens, initial_state)
+    scale = scale_of(scale, q)
     with torch.autocast(q.device.type, enabled=False):
         o, state = reference.recurrent(q, k, v, beta, g, state, reset, scale)
     return o, state if output_final_state else None
@@ -116,52 +121,16 @@ def step_delta(
     Raises:
       ValueError: a shape, type or device that does not fit.
     """
-    _check(q, k, v, beta, g, state, dims=3)
+    _check(q, k, v, beta, g, "[B, H, K]")
+    check_state("state", state, q, v)
     reset = check_reset(reset, len(q), q.device)
     with torch.autocast(q.device.type, enabled=False):
-        return reference.step(q, k, v, beta, g, state, reset, _scale(scale, q))
+        return reference.step(q, k, v, beta, g, state, reset, scale_of(scale, q))
 
 
-def _check_window(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    beta: Tensor,
-    g: Tensor | None,
-    scale: float | None,
-    reset: Tensor | None,
-    cu_seqlens: Tensor | None,
-    state: Tensor | None,
-) -> tuple[Tensor, Tensor, float]:
-    """Return mask, initial state and scale, all given."""
-    _check(q, k, v, beta, g, state, dims=4)
-    B, T, H, K = q.shape
-    if T == 0:
-        raise ValueError("q: it has no steps; one at least is needed.")
-    if state is None:
-        state = q.new_zeros(B, H, K, v.shape[-1], dtype=acc_dtype(q.dtype))
-    return resolve_reset(reset, cu_seqlens, B, T, q.device), state, _scale(scale, q)
-
-
-def _check(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    beta: Tensor,
-    g: Tensor | None,
-    state: Tensor | None,
-    dims: int,
-) -> None:
-    check_qkv(q, k, v, "[B, T, H, K]" if dims == 4 else "[B, H, K]")
-    compute = acc_dtype(q.dtype)
-    check_tensor("beta", beta, q.shape[:-1], (q.dtype, compute), q.device)
+def _check(q: Tensor, k: Tensor, v: Tensor, beta: Tensor, g: Tensor | None, layout: str) -> None:
+    check_qkv(q, k, v, layout)
+    types = (q.dtype, acc_dtype(q.dtype))
+    check_tensor("beta", beta, q.shape[:-1], types, q.device)
     if g is not None:
-        check_tensor("g", g, q.shape[:-1], (q.dtype, compute), q.device)
-    if state is not None:
-        name = "initial_state" if dims == 4 else "state"
-        B, H, K, V = q.shape[0], q.shape[-2], q.shape[-1], v.shape[-1]
-        check_tensor(name, state, (B, H, K, V), compute, q.device)
-
-
-def _scale(scale: float | None, q: Tensor) -> float:
-    return q.shape[-1] ** -0.5 if scale is None else scale
+        check_tensor("g", g, q.shape[:-1], types, q.device)

@@ -7,14 +7,15 @@ attention (arXiv 2312.06635) differ in their log decay g alone.
 import torch
 from torch import Tensor
 
-from palaestra.kernels._common.resets import resolve_reset
-from palaestra.kernels._common.runtime import Impl, acc_dtype, choose
+from palaestra.kernels._common.matrix import check_state, window
+from palaestra.kernels._common.runtime import Impl, choose
 from palaestra.kernels._common.validate import (
     check_chunk_size,
     check_qkv,
     check_reset,
     check_tensor,
     describe,
+    scale_of,
 )
 from palaestra.kernels.gla import reference
 from palaestra.kernels.gla.chunk import chunk
@@ -66,7 +67,9 @@ def chunk_gla(
     """
     chosen = choose(impl, q.device)
     check_chunk_size(chunk_size)
-    reset, state, scale = _window(q, k, v, g, reset, cu_seqlens, initial_state, scale)
+    _check(q, k, v, g, "[B, T, H, K]")
+    reset, state = window(q, v, reset, cu_seqlens, initial_state)
+    scale = scale_of(scale, q)
     with torch.autocast(q.device.type, enabled=False):
         if chosen == "triton":
             from palaestra.kernels.gla.triton import chunk as chunk_triton
@@ -90,7 +93,9 @@ def recurrent_gla(
     output_final_state: bool = False,
 ) -> tuple[Tensor, Tensor | None]:
     """Read T steps one after the other; the same as `chunk_gla`, slowly."""
-    reset, state, scale = _window(q, k, v, g, reset, cu_seqlens, initial_state, scale)
+    _check(q, k, v, g, "[B, T, H, K]")
+    reset, state = window(q, v, reset, cu_seqlens, initial_state)
+    scale = scale_of(scale, q)
     with torch.autocast(q.device.type, enabled=False):
         o, state = reference.loop(q, k, v, g, reset, state, scale)
     return o, state if output_final_state else None
@@ -124,45 +129,11 @@ def step_gla(
       ValueError: an argument that does not fit.
     """
     _check(q, k, v, g, "[B, H, K]")
-    _check_state("state", state, q, v)
+    check_state("state", state, q, v)
     reset = check_reset(reset, q.shape[0], q.device)
     with torch.autocast(q.device.type, enabled=False):
-        o, state = reference.step(q, k, v, g, reset, state, _scale(q, scale))
+        o, state = reference.step(q, k, v, g, reset, state, scale_of(scale, q))
     return o.to(q.dtype), state
-
-
-def empty_state(
-    batch: int, heads: int, key_width: int, value_width: int, *, like: Tensor | None = None
-) -> Tensor:
-    """Return the state before the first step, `[B, H, K, V]`; `like` gives type and device."""
-    like = torch.empty(0) if like is None else like
-    shape = (batch, heads, key_width, value_width)
-    return torch.zeros(shape, dtype=acc_dtype(like.dtype), device=like.device)
-
-
-def _window(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    g: Tensor | None,
-    reset: Tensor | None,
-    cu_seqlens: Tensor | None,
-    state: Tensor | None,
-    scale: float | None,
-) -> tuple[Tensor, Tensor, float]:
-    """Check the arguments of a window and return mask, state and scale."""
-    _check(q, k, v, g, "[B, T, H, K]")
-    B, T, H, K = q.shape
-    if T == 0:
-        raise ValueError("q: a window needs at least one step.")
-    if state is None:
-        state = empty_state(B, H, K, v.shape[-1], like=q)
-    _check_state("initial_state", state, q, v)
-    return resolve_reset(reset, cu_seqlens, B, T, q.device), state, _scale(q, scale)
-
-
-def _scale(q: Tensor, scale: float | None) -> float:
-    return q.shape[-1] ** -0.5 if scale is None else scale
 
 
 def _check(q: Tensor, k: Tensor, v: Tensor, g: Tensor | None, layout: str) -> None:
@@ -172,8 +143,3 @@ def _check(q: Tensor, k: Tensor, v: Tensor, g: Tensor | None, layout: str) -> No
             per_head, per_channel = list(q.shape[:-1]), list(q.shape)
             raise ValueError(f"g: {describe(g)} is neither {per_head} nor {per_channel}.")
         check_tensor("g", g, g.shape, FLOATS, q.device)
-
-
-def _check_state(name: str, state: Tensor, q: Tensor, v: Tensor) -> None:
-    shape = (q.shape[0], q.shape[-2], q.shape[-1], v.shape[-1])
-    check_tensor(name, state, shape, acc_dtype(q.dtype), q.device)

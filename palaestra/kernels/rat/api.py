@@ -10,6 +10,7 @@ from palaestra.kernels._common.validate import (
     check_reset,
     check_tensor,
     describe,
+    scale_of,
 )
 from palaestra.kernels.rat import reference
 from palaestra.kernels.rat.state import RatState, empty_state
@@ -70,7 +71,7 @@ def chunk_rat(
     state = _state(q, k, v, g, initial_state, chunk_length, rope_base, capacity)
     if carried:
         state.k_end, state.v_end = state.k_end.detach(), state.v_end.detach()
-    scale = q.shape[-1] ** -0.5 if scale is None else scale
+    scale = scale_of(scale, q)
     arguments = (q, k, v, g, reset, state, chunk_length, scale, rope_base, carried)
     if how == "triton":
         from palaestra.kernels.rat import triton
@@ -103,7 +104,7 @@ def recurrent_rat(
     reset = resolve_reset(reset, cu_seqlens, B, T, q.device)
     state = _state(q, k, v, g, initial_state, chunk_length, rope_base, capacity)
     state.k_end, state.v_end = state.k_end.detach(), state.v_end.detach()
-    scale = q.shape[-1] ** -0.5 if scale is None else scale
+    scale = scale_of(scale, q)
     with torch.autocast(q.device.type, enabled=False):
         o, new = reference.recurrent(q, k, v, g, reset, state, chunk_length, scale, rope_base)
     return o, new if output_final_state else None
@@ -143,7 +144,7 @@ def step_rat(
     check_layout("q", q, "[B, G, D]")
     reset = check_reset(reset, q.shape[0], q.device)
     state = _state(q, k, v, g, state, chunk_length, rope_base, None)
-    scale = q.shape[-1] ** -0.5 if scale is None else scale
+    scale = scale_of(scale, q)
     with torch.autocast(q.device.type, enabled=False):
         return reference.step(q, k, v, g, reset, state, chunk_length, scale, rope_base)
 

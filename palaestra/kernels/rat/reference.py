@@ -3,13 +3,13 @@
 import torch
 from torch import Tensor
 
+from palaestra.kernels._common.rotary import rotate
 from palaestra.kernels._common.runtime import acc_dtype, asking_is_free
 from palaestra.kernels._common.scan import scan
 from palaestra.kernels.rat.attend import attend
 from palaestra.kernels.rat.average import average
 from palaestra.kernels.rat.phase import ends, phases, visible, visible_slots
 from palaestra.kernels.rat.ring import after, emptied, is_none, put
-from palaestra.kernels.rat.rotary import rotate
 from palaestra.kernels.rat.state import RatState
 
 
