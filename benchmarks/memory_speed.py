@@ -41,7 +41,9 @@ SETTINGS: dict[str, dict[str, Any]] = {
 POLICIES: dict[str, dict[str, Any]] = {
     "mlp": {"name": "mlp", "hidden_sizes": [WIDTH, WIDTH]},
     "stack": {"name": "memory-speed-stack", "width": WIDTH, "layers": 1},
+    "stack-1": {"name": "memory-speed-stack", "width": WIDTH, "layers": 1, "expansion": 1},
     "rat": {"name": "rat", "width": WIDTH, "layers": 1},
+    "rat-1": {"name": "rat", "width": WIDTH, "layers": 1, "expansion": 1},
     "gru": {"name": "gru", "hidden_size": WIDTH},
     "lstm": {"name": "lstm", "hidden_size": WIDTH},
 }

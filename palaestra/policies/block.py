@@ -13,15 +13,16 @@ class Block(nn.Module):
     Args:
       mixer: a backbone whose input and output are as wide as the residual stream.
       gain: factor of the initial weights of what is added to the residual stream.
+      expansion: width of the perceptron, as a multiple of the mixer's.
     """
 
-    def __init__(self, mixer: Backbone, gain: float) -> None:
+    def __init__(self, mixer: Backbone, gain: float, expansion: int = 3) -> None:
         super().__init__()
         width = mixer.in_features
         self.norm_1, self.norm_2 = nn.RMSNorm(width, 1e-6), nn.RMSNorm(width, 1e-6)
         self.mixer = mixer
         self.out = fan_in_linear(mixer.out_features, width, gain)
-        self.mlp = SwiGLU(width, 3 * width, gain)
+        self.mlp = SwiGLU(width, expansion * width, gain)
 
     def forward(self, x: Tensor, state: State, reset: Tensor) -> tuple[Tensor, State]:
         """Read a window; see `Backbone.forward`."""

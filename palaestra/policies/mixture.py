@@ -2,7 +2,7 @@
 
 from typing import ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from palaestra.options import Options
 from palaestra.policies.base import Backbone
@@ -12,31 +12,23 @@ from palaestra.policies.gru import GRU
 from palaestra.policies.lstm import LSTM
 from palaestra.policies.mesa import MesaMixer, MesaOptions
 from palaestra.policies.rat import RATMixer, RATOptions
-from palaestra.policies.sequence import SequenceConfig
 from palaestra.policies.sliding_attention import AttentionMixer, AttentionOptions
-from palaestra.policies.stack import StackPolicy, check_heads
+from palaestra.policies.stack import BlockConfig, StackPolicy
 
 MixerName = Literal["attention", "rat", "mesa", "gla", "deltanet", "gated-deltanet", "gru", "lstm"]
 
 
-class MixtureConfig(SequenceConfig):
+class MixtureConfig(BlockConfig):
     """Options of a mixture: the blocks, and the options of each kind of mixer."""
 
     layers: tuple[MixerName, ...] = Field(
         ("attention", "rat"), min_length=1, description="mixer of each block, first to last"
     )
-    width: int = Field(64, ge=2, description="width of the residual stream")
-    heads: int = Field(4, ge=1, description="heads of each layer; each is width / heads wide")
     attention: AttentionOptions = Field(AttentionOptions(), description="of local attention")
     rat: RATOptions = Field(RATOptions(), description="of RAT")
     mesa: MesaOptions = Field(MesaOptions(), description="of Mesa")
     gla: GLAOptions = Field(GLAOptions(), description="of gated linear attention")
     delta: DeltaOptions = Field(DeltaOptions(), description="of deltanet and gated-deltanet")
-
-    @model_validator(mode="after")
-    def _heads_are_even(self) -> "MixtureConfig":
-        check_heads(self.width, self.heads)
-        return self
 
 
 class MixturePolicy(StackPolicy):

@@ -3,7 +3,7 @@
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, cast
+from typing import ClassVar, Self, cast
 
 from pydantic import Field, model_validator
 from torch import Tensor, nn
@@ -31,14 +31,15 @@ class Stack(Backbone):
     Args:
       in_features: width of the input.
       mixers: one for each block, all equally wide.
+      expansion: width of each block's perceptron, as a multiple of the block's.
     """
 
-    def __init__(self, in_features: int, mixers: Sequence[Backbone]) -> None:
+    def __init__(self, in_features: int, mixers: Sequence[Backbone], expansion: int = 3) -> None:
         super().__init__()
         width, gain = mixers[0].in_features, len(mixers) ** -0.5
         self.in_features, self.out_features = in_features, width
         self.input = fan_in_linear(in_features, width)
-        self.blocks = nn.ModuleList(Block(mixer, gain) for mixer in mixers)
+        self.blocks = nn.ModuleList(Block(mixer, gain, expansion) for mixer in mixers)
         self.norm = nn.RMSNorm(width, 1e-6)
 
     def initial_state(self, batch: int) -> StackState:
@@ -67,23 +68,25 @@ class Stack(Backbone):
         return cast(list[Block], list(self.blocks))
 
 
-class StackConfig(SequenceConfig):
-    """Options of every backbone of blocks."""
+class BlockConfig(SequenceConfig):
+    """Options of the blocks, whatever is in them."""
 
     width: int = Field(64, ge=2, description="width of the residual stream")
     heads: int = Field(4, ge=1, description="heads of each layer; each is width / heads wide")
-    layers: int = Field(2, ge=1, description="number of blocks")
+    expansion: int = Field(3, ge=1, description="width of each block's perceptron / width")
 
     @model_validator(mode="after")
-    def _heads_are_even(self) -> "StackConfig":
-        check_heads(self.width, self.heads)
+    def _heads_are_even(self) -> Self:
+        # Rotation turns pairs.
+        if self.width % (2 * self.heads):
+            raise ValueError(f"width has to be a multiple of 2 * heads = {2 * self.heads}")
         return self
 
 
-def check_heads(width: int, heads: int) -> None:
-    """Raise ValueError unless `width` gives every head an even share, as rotation needs."""
-    if width % (2 * heads):
-        raise ValueError(f"width has to be a multiple of 2 * heads = {2 * heads}")
+class StackConfig(BlockConfig):
+    """Options of every backbone of equal blocks."""
+
+    layers: int = Field(2, ge=1, description="number of blocks")
 
 
 class StackPolicy(SequencePolicy):
@@ -97,4 +100,4 @@ class StackPolicy(SequencePolicy):
 
     def make_backbone(self, in_features: int) -> Stack:
         """Return the stack."""
-        return Stack(in_features, self.make_mixers())
+        return Stack(in_features, self.make_mixers(), self.config.expansion)

@@ -237,11 +237,14 @@ def mixer_size(mixer: str, w: int, H: int) -> int:
     }[mixer]
 
 
-@pytest.mark.parametrize(("width", "heads"), [(16, 2), (48, 3), (64, 4)])
-def test_mixtures_have_as_many_parameters_as_documented(width: int, heads: int) -> None:
+@pytest.mark.parametrize(("width", "heads", "expansion"), [(16, 2, 3), (48, 3, 1), (64, 4, 3)])
+def test_mixtures_have_as_many_parameters_as_documented(
+    width: int, heads: int, expansion: int
+) -> None:
     for names in (*([name] for name in MIXERS), MIXERS):
-        net = make_backbone("mixture", layers=names, width=width, heads=heads)
-        blocks = sum(mixer_size(name, width, heads) + 10 * width**2 + 2 * width for name in names)
+        net = make_backbone("mixture", layers=names, width=width, heads=heads, expansion=expansion)
+        others = (1 + 3 * expansion) * width**2 + 2 * width
+        blocks = sum(mixer_size(name, width, heads) + others for name in names)
         assert sum(p.numel() for p in net.parameters()) == C * width + width + blocks, names
 
 
@@ -287,8 +290,9 @@ def make_backbone(name: str, **options: Any) -> Backbone:
     ],
 )
 def test_a_named_backbone_is_a_mixture_of_that_name(name: str, layers: list[str]) -> None:
-    one = make_backbone(name, layers=3, width=16, heads=2).double()
-    two = make_backbone("mixture", layers=layers, width=16, heads=2).double()
+    options = {"width": 16, "heads": 2, "expansion": 2}
+    one = make_backbone(name, layers=3, **options).double()
+    two = make_backbone("mixture", layers=layers, **options).double()
     two.load_state_dict(one.state_dict())
     x, state, reset = fresh(one)
     assert torch.equal(one(x, state, reset)[0], two(x, two.initial_state(B), reset)[0])
