@@ -11,9 +11,10 @@ long sequences. In turn an update has sequences with all, half or a quarter of i
 pairs. The loss is the cross-entropy at the queries. Fresh sequences of 256 tokens are the test.
 
 In most rows both blocks have the mixer that is named. Mixers see neighbours in different ways:
-attention by rotary positions, the delta rule, Mesa and their relatives by a convolution of 4 steps
-before the memory, linear attention not at all without decay. Rows named `local+` compare the
-memories alone: the first block is attention over 4 steps in all of them, the second the mixer.
+attention by rotary positions, the delta rule and Mesa by a convolution of 4 steps before the memory,
+linear attention not at all without decay. Rows named `-conv` have the same convolution as those.
+Rows named `local+` compare the memories alone: the first block is attention over 4 steps in all of
+them, the second the mixer.
 
 `linear` is GLA without decay, `attention` sees all steps. A chunk of RAT has 16 steps and mixes
 eight pairs; in `rat-2` it has 2 steps and holds a pair. `rat-swa` is attention over 16 steps, then
@@ -75,7 +76,9 @@ LOCAL_FIRST = {"attention": {"window": LOCAL}}
 CONTENDERS: dict[str, tuple[list[str], dict[str, Any]]] = {
     "attention": (["attention"] * 2, FULL),
     "linear": (["gla"] * 2, NO_DECAY),
+    "linear-conv": (["gla"] * 2, {"gla": {"decay": "none", "convolution": True}}),
     "gla": (["gla"] * 2, {}),
+    "gla-conv": (["gla"] * 2, {"gla": {"convolution": True}}),
     "deltanet": (["deltanet"] * 2, {}),
     "gated-deltanet": (["gated-deltanet"] * 2, {}),
     "mesa": (["mesa"] * 2, {}),

@@ -25,7 +25,7 @@ class DeltaState(State):
     s: Tensor
     """`[B, H, K, V]`, float32 at least."""
     conv: Tensor
-    """`[B, 3, 3 * width]`."""
+    """`[B, 3, 3 * width]`: three steps."""
 
 
 class DeltaOptions(Options):

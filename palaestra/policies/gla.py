@@ -1,6 +1,6 @@
 """Gated linear attention (arXiv 2312.06635) and its relatives, as a mixer and as a policy."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 from pydantic import Field
@@ -10,6 +10,7 @@ from torch.nn.functional import logsigmoid, silu
 from palaestra.kernels.gla import chunk_gla, empty_state, lightning_decay, step_gla
 from palaestra.options import Options
 from palaestra.policies.base import Backbone
+from palaestra.policies.convolution import ShortConvolution
 from palaestra.policies.layers import fan_in_linear
 from palaestra.policies.stack import StackConfig, StackPolicy
 from palaestra.policies.state import State
@@ -26,6 +27,14 @@ class GLAState(State):
     """`[B, H, K, V]`, float32 at least."""
 
 
+@dataclass
+class ConvolvedGLAState(GLAState):
+    """The sum and the last inputs of the convolution."""
+
+    conv: Tensor
+    """`[B, 3, 3 * width]`: three steps."""
+
+
 class GLAOptions(Options):
     """Options of gated linear attention."""
 
@@ -36,6 +45,9 @@ class GLAOptions(Options):
     )
     gate_temperature: float = Field(
         16.0, gt=0, description="divides the logarithm of a gate: larger forgets more slowly"
+    )
+    convolution: bool = Field(
+        False, description="convolve queries, keys and values over 4 steps, then silu"
     )
 
 
@@ -66,12 +78,14 @@ class GLAMixer(Backbone):
 
         [q|k|v|z] = x W;   y = RMSNorm(GLA(q, k, v, g)) * silu(z)               norm within heads
 
+    With a convolution, `[q|k|v] = silu(conv(x W))`.
+
     Args:
       width: of input and output.
       heads: number of heads.
-      options: what forgets. "channel" is GLA; "head" is also known as simple GLA; "lightning" has
-        the constants of Lightning Attention-2 (arXiv 2401.04658); "none" is linear attention
-        (arXiv 2006.16236).
+      options: what forgets, and whether neighbours mix first. "channel" is GLA; "head" is also
+        known as simple GLA; "lightning" has the constants of Lightning Attention-2
+        (arXiv 2401.04658); "none" is linear attention (arXiv 2006.16236).
     """
 
     def __init__(self, width: int, heads: int, options: GLAOptions) -> None:
@@ -79,6 +93,7 @@ class GLAMixer(Backbone):
         self.in_features = self.out_features = width
         self.heads, self.decay = heads, options.decay
         self.qkvz = fan_in_linear(width, 4 * width)
+        self.conv = ShortConvolution(3 * width) if options.convolution else None
         self.gate: ForgetGate | None = None
         if options.decay in ("channel", "head"):
             size = width if options.decay == "channel" else heads
@@ -91,27 +106,45 @@ class GLAMixer(Backbone):
         """Return zeros."""
         d = self.in_features // self.heads
         like = self.qkvz.weight.detach()
-        return GLAState(empty_state(batch, self.heads, d, d, like=like))
+        s = empty_state(batch, self.heads, d, d, like=like)
+        if self.conv is None:
+            return GLAState(s)
+        return ConvolvedGLAState(s, self.conv.initial_cache(batch))
 
     def forward(self, x: Tensor, state: State, reset: Tensor) -> tuple[Tensor, GLAState]:
         """Read a window; see `Backbone.forward`."""
         assert isinstance(state, GLAState)
-        q, k, v, z = self._project(x)
+        qkv, z = self._project(x)
+        if self.conv is not None:
+            assert isinstance(state, ConvolvedGLAState)
+            qkv, cache = self.conv(qkv, state.conv, reset)
+            qkv, state = silu(qkv), replace(state, conv=cache)
+        q, k, v = self._split(qkv)
         g = self._log_decay(x)
         o, s = chunk_gla(q, k, v, g, reset=reset, initial_state=state.s, output_final_state=True)
         assert s is not None
-        return self._gated(o, z), GLAState(s)
+        return self._gated(o, z), replace(state, s=s)
 
     def step(self, x: Tensor, state: State, reset: Tensor) -> tuple[Tensor, GLAState]:
         """Read one step; see `Backbone.step`."""
         assert isinstance(state, GLAState)
-        q, k, v, z = self._project(x)
+        qkv, z = self._project(x)
+        if self.conv is not None:
+            assert isinstance(state, ConvolvedGLAState)
+            qkv, cache = self.conv.step(qkv, state.conv, reset)
+            qkv, state = silu(qkv), replace(state, conv=cache)
+        q, k, v = self._split(qkv)
         o, s = step_gla(q, k, v, self._log_decay(x), state.s, reset=reset)
-        return self._gated(o, z), GLAState(s)
+        return self._gated(o, z), replace(state, s=s)
 
-    def _project(self, x: Tensor) -> list[Tensor]:
-        """Return q, k, v and z, each `[..., H, D]`."""
-        return [part.unflatten(-1, (self.heads, -1)) for part in self.qkvz(x).chunk(4, -1)]
+    def _project(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return queries, keys and values side by side, `[..., 3 * width]`, and z."""
+        qkv, z = self.qkvz(x).split([3 * self.in_features, self.in_features], -1)
+        return qkv, z
+
+    def _split(self, qkv: Tensor) -> list[Tensor]:
+        """Return q, k and v, each `[..., H, D]`."""
+        return [part.unflatten(-1, (self.heads, -1)) for part in qkv.chunk(3, -1)]
 
     def _log_decay(self, x: Tensor) -> Tensor | None:
         """Return g `[..., H, K]` or `[..., H]`, or None."""
@@ -121,7 +154,7 @@ class GLAMixer(Backbone):
         return None if self.decay == "none" else self.slopes.expand(*x.shape[:-1], -1)
 
     def _gated(self, o: Tensor, z: Tensor) -> Tensor:
-        return (self.norm(o) * silu(z)).flatten(-2)
+        return self.norm(o).flatten(-2) * silu(z)
 
 
 class GLAConfig(StackConfig, GLAOptions):

@@ -35,6 +35,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "rat-swa": ("rat-swa", SMALL | {"chunk": 4, "window": 5}),
     "gla": ("gla", SMALL),
     "gla-lightning": ("gla", SMALL | {"decay": "lightning"}),
+    "gla-convolved": ("gla", SMALL | {"decay": "none", "convolution": True}),
     "deltanet": ("deltanet", SMALL),
     "gated-deltanet": ("gated-deltanet", SMALL | {"negative_eigenvalues": True}),
     "mesa": ("mesa", SMALL),

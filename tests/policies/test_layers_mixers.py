@@ -89,12 +89,17 @@ def test_rat_is_averages_inside_a_chunk_and_softmax_over_chunks(chunk: int) -> N
     assert_heads(y, head)
 
 
+@pytest.mark.parametrize("convolution", [False, True])
 @pytest.mark.parametrize("decay", ["channel", "head", "lightning", "none"])
-def test_gla_is_a_decayed_sum_of_outer_products(decay: str) -> None:
+def test_gla_is_a_decayed_sum_of_outer_products(decay: str, convolution: bool) -> None:
     torch.manual_seed(0)
-    mixer = GLAMixer(W, H, GLAOptions(decay=decay, gate_temperature=2)).double()
+    options = GLAOptions(decay=decay, gate_temperature=2, convolution=convolution)
+    mixer = GLAMixer(W, H, options).double()
     x, y = read(mixer)
-    q, k, v, z = (heads(part) for part in mixer.qkvz(x).chunk(4, 1))
+    qkv, z = mixer.qkvz(x).split([3 * W, W], 1)
+    if mixer.conv is not None:
+        qkv = silu(convolve(qkv, mixer.conv.weight))
+    q, k, v, z = (heads(part) for part in (*qkv.chunk(3, 1), z))
     if decay == "none":
         a = torch.ones(H, T, D)
     elif decay == "lightning":
