@@ -11,8 +11,8 @@ long sequences. In turn an update has sequences with all, half or a quarter of i
 pairs. The loss is the cross-entropy at the queries. Fresh sequences of 256 tokens are the test.
 
 In most rows both blocks have the mixer that is named. Mixers see neighbours in different ways:
-attention by rotary positions, the delta rule and Mesa by a convolution of 4 steps before the memory,
-linear attention not at all without decay. Rows named `-conv` have the same convolution as those.
+attention by rotary positions, the delta rule and Mesa by a convolution of 4 steps before the
+memory, linear attention not at all without decay. Rows named `-conv` have the same convolution.
 Rows named `local+` compare the memories alone: the first block is attention over 4 steps in all of
 them, the second the mixer.
 
