@@ -59,7 +59,8 @@ class PalaestraForCausalLM(PreTrainedModel, GenerationMixin):
         mixers = [make_mixer(name, options) for name in options.layers]
         self.embed_tokens = nn.Embedding(config.vocab_size, config.width)
         nn.init.normal_(self.embed_tokens.weight, std=config.width**-0.5)
-        self.blocks = nn.ModuleList(Block(mixer, len(mixers) ** -0.5) for mixer in mixers)
+        gain = len(mixers) ** -0.5
+        self.blocks = nn.ModuleList(Block(mixer, gain, options.expansion) for mixer in mixers)
         self.norm = nn.RMSNorm(config.width, 1e-6)
         self.lm_head = fan_in_linear(config.width, config.vocab_size)
         self.loss_type = "ForCausalLM"

@@ -36,6 +36,7 @@ class PalaestraConfig(PreTrainedConfig):
       vocab_size: number of tokens.
       width: of the residual stream, a multiple of 2 * heads.
       heads: of each layer.
+      expansion: width of each block's perceptron / width.
       layers: mixer of each block, first to last, by the names that the policy "mixture" has.
       attention, rat, mesa, gla, delta: options of a kind of mixer, in every block of that kind.
       tie_word_embeddings: read and write tokens by one matrix.
@@ -56,6 +57,7 @@ class PalaestraConfig(PreTrainedConfig):
     vocab_size: int = 256
     width: int = 64
     heads: int = 4
+    expansion: int = 3
     layers: list[str] | tuple[str, ...] = ("attention", "rat")
     attention: dict[str, Any] | None = None
     rat: dict[str, Any] | None = None

@@ -45,6 +45,7 @@ def make(name: str, **options: Any) -> PalaestraForCausalLM:
         vocab_size=V,
         width=16,
         heads=2,
+        expansion=2,
         layers=STACKS[name],
         rat={"chunk": 3, "context": 30},
         attention={"window": 5},
@@ -349,6 +350,11 @@ def test_a_missing_package_names_the_extra() -> None:
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "pip install 'palaestra[llm]'" in ran.stdout
+
+
+def test_perceptrons_are_as_wide_as_the_configuration_says() -> None:
+    model = make(next(iter(STACKS)))
+    assert all(block.mlp.down.in_features == 2 * 16 for block in model.blocks)
 
 
 def test_it_learns_to_copy() -> None:
