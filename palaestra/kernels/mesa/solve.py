@@ -28,14 +28,14 @@ def conjugate_gradient(matvec: Matvec, b: Tensor, x0: Tensor, num_steps: int, to
     A row with |r| <= tol |b| keeps its x from then on, so that its result depends on no other row.
 
     Args:
-      matvec: p -> A p, row by row, a new tensor.
+      matvec: p -> A p, row by row; the next call may overwrite the result.
       b: right sides `[..., K]`.
       x0: first guesses, of b's shape; overwritten with the result.
       num_steps: steps; K of them are exact but for rounding.
       tol: relative residual.
     """
     x, r = x0, b - matvec(x0)
-    p, d, stop = r.clone(), _dot(r, r), tol**2 * _dot(b, b)
+    p, d, stop, zero = r.clone(), _dot(r, r), tol**2 * _dot(b, b), b.new_zeros(())
     for _ in range(num_steps):
         live = d > stop
         if asking_is_free(live) and not live.any():
@@ -43,11 +43,11 @@ def conjugate_gradient(matvec: Matvec, b: Tensor, x0: Tensor, num_steps: int, to
         Ap = matvec(p)
         pAp = _dot(p, Ap)
         # Rounding can make pAp zero or negative where r is tiny beside x.
-        alpha = torch.where(live & (pAp > 0), d / pAp, 0)
+        alpha = torch.where(live & (pAp > 0), d / pAp, zero)
         x.addcmul_(alpha, p)
         r.addcmul_(alpha, Ap, value=-1)
         d_next = _dot(r, r)
-        torch.addcmul(r, p, torch.where(live, d_next / d, 0), out=p)
+        torch.addcmul(r, p, torch.where(live, d_next / d, zero), out=p)
         d = d_next
     return x
 
