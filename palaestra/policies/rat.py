@@ -54,8 +54,8 @@ class RATMixer(Backbone):
         self.heads, groups = heads, 1 if heads % 2 else 2
         self.chunk = options.chunk
         self.capacity = -(-options.context // options.chunk)
-        self._widths = [width] * 3 + [groups * width // heads] * 2
-        self.proj = nn.Linear(width, sum(self._widths), bias=False)
+        self._heads = [heads] * 3 + [groups] * 2
+        self.proj = nn.Linear(width, sum(self._heads) * width // heads, bias=False)
         nn.init.normal_(self.proj.weight, std=0.02)
         self.gate_bias = nn.Parameter(chrono_bias(width, options.chunk))
 
@@ -90,10 +90,9 @@ class RATMixer(Backbone):
 
     def _project(self, x: Tensor) -> list[Tensor]:
         """Return z, v, g `[..., H, D]` and q, k `[..., G, D]`."""
-        z, v, g, q, k = self.proj(x).split(self._widths, -1)
-        d = self.in_features // self.heads
-        parts = z.sigmoid(), v, (g + self.gate_bias).sigmoid(), q, k
-        return [part.unflatten(-1, (-1, d)) for part in parts]
+        y, d = self.proj(x), self.in_features // self.heads
+        z, v, g, q, k = y.view(*y.shape[:-1], -1, d).split(self._heads, -2)
+        return [z.sigmoid(), v, (g + self.gate_bias.view(-1, d)).sigmoid(), q, k]
 
 
 class RATConfig(StackConfig, RATOptions):

@@ -2,9 +2,10 @@
 
 import math
 
+import pytest
 import torch
 
-from palaestra.kernels._common.rotary import rotate
+from palaestra.kernels._common.rotary import KEPT_POSITIONS, rotate, turn, turns
 
 
 def test_rotation_keeps_lengths_and_depends_on_distance_alone() -> None:
@@ -34,3 +35,26 @@ def test_half_precision_keeps_far_positions_apart() -> None:
     turned = rotate(x, position)
     assert turned.dtype == torch.bfloat16
     assert torch.equal(turned, rotate(x.float(), position).bfloat16())
+
+
+@pytest.mark.parametrize("first", [0, KEPT_POSITIONS - 2])
+def test_turns_rotate_all_heads_of_a_step_and_back(first: int) -> None:
+    x = torch.randn(5, 3, 8, dtype=torch.float64)
+    position = torch.arange(first, first + 5)
+    at = turns(position, 3, 8, 10_000.0, torch.float64)
+    turned = turn(x, at)
+    torch.testing.assert_close(turned, rotate(x, position.unsqueeze(1)), rtol=0, atol=1e-14)
+    torch.testing.assert_close(turn(turned, at, -1), x, rtol=0, atol=1e-14)
+
+
+def test_kept_turns_can_be_used_in_a_backward_pass_after_inference() -> None:
+    position, x = torch.arange(3), torch.randn(3, 5, 4, requires_grad=True)
+    with torch.inference_mode():
+        turns(position, 5, 4, 10_000.0, torch.float32)
+    turn(x, turns(position, 5, 4, 10_000.0, torch.float32)).sum().backward()
+    assert x.grad is not None
+
+
+def test_without_a_base_nothing_turns() -> None:
+    x = torch.randn(3, 5, 3)
+    assert turn(x, turns(torch.arange(3), 5, 3, None, torch.float32)) is x

@@ -68,3 +68,26 @@ def test_checks_name_the_argument_and_what_is_accepted() -> None:
     with pytest.raises(ValueError, match=r"^reset: float32 \[2\]"):
         validate.check_reset(torch.zeros(2), 2, CPU)
     assert validate.check_reset(None, 2, CPU).tolist() == [False, False]
+
+
+def test_kept_steps_can_be_used_in_a_backward_pass_after_inference() -> None:
+    with torch.inference_mode():
+        runtime.steps(7, CPU)
+    x = torch.ones(7, requires_grad=True)
+    (x * runtime.steps(7, CPU)).sum().backward()
+    assert torch.equal(x.grad, torch.arange(7.0))
+
+
+def test_types_stay_where_autocast_would_change_them() -> None:
+    x = torch.ones(2, 2)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        with runtime.no_autocast(CPU):
+            assert (x @ x).dtype == torch.float32
+        assert (x @ x).dtype == torch.bfloat16
+
+
+def test_marks_and_values_are_found() -> None:
+    assert runtime.is_none(torch.zeros(3, dtype=torch.bool))
+    assert not runtime.is_none(torch.tensor([False, True]))
+    assert runtime.may_hold(torch.tensor([3, 5]), 5)
+    assert not runtime.may_hold(torch.tensor([3, 5]), 4)

@@ -224,7 +224,7 @@ def test_finished_chunks_fit_one_to_each_l_steps_whatever_the_resets() -> None:
         assert found.shape == (30, -(-T // L))
         for row, at in enumerate(found):
             expected = (inside[row] == L - 1).nonzero().flatten()
-            assert at[at >= 0].tolist() == expected.tolist()
+            assert at[at < T].tolist() == expected.tolist()
 
 
 def window(
@@ -336,6 +336,26 @@ def test_a_broken_episode_does_not_reach_the_next_one() -> None:
     assert all(torch.equal(a[:, at:], b[:, at:]) for a, b in zip(ours, theirs, strict=True))
 
 
+def test_a_score_that_overflows_does_not_reach_the_next_episode() -> None:
+    xs, at = make(), 17
+    reset = torch.zeros(B, T, dtype=torch.bool)
+    reset[:, at] = True
+    clean = [x.clone().requires_grad_() for x in xs]
+    large = [x.clone() for x in xs]
+    for x in large[:2]:
+        x[:, 5] = 1e200
+    large = [x.requires_grad_() for x in large]
+    expected, _ = chunk_rat(*clean, reset=reset, chunk_length=L)
+    o, _ = chunk_rat(*large, reset=reset, chunk_length=L)
+    looped, _ = recurrent_rat(*large, reset=reset, chunk_length=L)
+    assert o[:, 5].isnan().any()
+    assert torch.equal(o.isnan(), looped.isnan())
+    assert torch.equal(o[:, at:], expected[:, at:])
+    ours = torch.autograd.grad(o[:, at:].sum(), large)
+    theirs = torch.autograd.grad(expected[:, at:].sum(), clean)
+    assert all(torch.equal(a[:, at:], b[:, at:]) for a, b in zip(ours, theirs, strict=True))
+
+
 def test_a_broken_key_shows_in_every_output_that_sees_it() -> None:
     q, k, v, g = make(1, groups=H)
     k[0, 2] = torch.nan
@@ -373,6 +393,20 @@ def test_a_reset_changes_no_other_row_by_one_bit() -> None:
     one, two = (chunk_rat(*xs, reset=r, chunk_length=L)[0] for r in (reset, other))
     assert torch.equal(one[[0, 2, 3]], two[[0, 2, 3]])
     assert not torch.equal(one[1], two[1])
+
+
+@pytest.mark.parametrize("row", [0, 1])
+def test_the_gradients_of_a_row_do_not_know_where_chunks_begin_in_another(row: int) -> None:
+    """Rows that all begin with a chunk take a shorter way."""
+    inputs, other = parameters(4 * L), torch.zeros(2, 4 * L, dtype=torch.bool)
+    aligned, other = other.index_fill(1, torch.tensor([0]), True), other
+    other[row, 0] = True
+    found = []
+    for reset in (aligned, other):
+        o = window(inputs, reset, chunk_rat)[0][row]
+        found.append([o, *torch.autograd.grad(o.square().sum(), inputs[:4])])
+    for a, b in zip(*found, strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-14)
 
 
 def test_two_reads_are_bitwise_equal() -> None:

@@ -8,6 +8,7 @@ dependency: this module looks for it without importing it.
 import os
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import lru_cache
 from importlib.util import find_spec
 from typing import Literal, TypeVar
 
@@ -73,7 +74,29 @@ def configs(candidates: Sequence[T]) -> list[T]:
 
 def acc_dtype(dtype: torch.dtype) -> torch.dtype:
     """Return the type of states and sums for inputs of `dtype`: float32, or float64 for float64."""
-    return torch.promote_types(dtype, torch.float32)
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def steps(n: int, device: torch.device) -> torch.Tensor:
+    """Return `0 .. n - 1`; not to be written to."""
+    # What is made while a CUDA graph is captured holds its numbers only after a replay.
+    if device.type != "cpu" or torch.compiler.is_compiling():
+        return torch.arange(n, device=device)
+    return _kept_steps(n)
+
+
+@lru_cache(maxsize=128)
+def _kept_steps(n: int) -> torch.Tensor:
+    # What inference mode makes, a later backward pass could not use.
+    with torch.inference_mode(False):
+        return torch.arange(n)
+
+
+def no_autocast(device: torch.device) -> AbstractContextManager[object]:
+    """Return a context in which operations keep the types of their inputs."""
+    if torch.is_autocast_enabled(device.type):
+        return torch.autocast(device.type, enabled=False)
+    return nullcontext()
 
 
 def asking_is_free(x: torch.Tensor) -> bool:
@@ -84,3 +107,13 @@ def asking_is_free(x: torch.Tensor) -> bool:
 def guard(device: torch.device) -> AbstractContextManager[object]:
     """Return a context in which kernels are launched on `device`."""
     return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
+
+
+def is_none(marks: torch.Tensor) -> bool:
+    """Whether nothing is marked; false where it is not free to ask."""
+    return asking_is_free(marks) and not marks.any()
+
+
+def may_hold(x: torch.Tensor, value: int) -> bool:
+    """Whether `x [B]` holds a value; true where it is not free to ask."""
+    return not asking_is_free(x) or value in x.tolist()

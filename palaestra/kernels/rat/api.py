@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from palaestra.kernels._common.resets import resolve_reset
-from palaestra.kernels._common.runtime import Impl, acc_dtype, choose
+from palaestra.kernels._common.runtime import Impl, acc_dtype, choose, no_autocast
 from palaestra.kernels._common.validate import (
     check_layout,
     check_reset,
@@ -78,7 +78,7 @@ def chunk_rat(
 
         o, new = triton.chunk(*arguments)
     else:
-        with torch.autocast(q.device.type, enabled=False):
+        with no_autocast(q.device):
             o, new = reference.chunk(*arguments)
     return o, new if output_final_state else None
 
@@ -105,7 +105,7 @@ def recurrent_rat(
     state = _state(q, k, v, g, initial_state, chunk_length, rope_base, capacity)
     state.k_end, state.v_end = state.k_end.detach(), state.v_end.detach()
     scale = scale_of(scale, q)
-    with torch.autocast(q.device.type, enabled=False):
+    with no_autocast(q.device):
         o, new = reference.recurrent(q, k, v, g, reset, state, chunk_length, scale, rope_base)
     return o, new if output_final_state else None
 
@@ -145,7 +145,7 @@ def step_rat(
     reset = check_reset(reset, q.shape[0], q.device)
     state = _state(q, k, v, g, state, chunk_length, rope_base, None)
     scale = scale_of(scale, q)
-    with torch.autocast(q.device.type, enabled=False):
+    with no_autocast(q.device):
         return reference.step(q, k, v, g, reset, state, chunk_length, scale, rope_base)
 
 

@@ -1,75 +1,73 @@
-"""Attention of every step to finished chunks and to the open one, both directions by hand.
+"""Attention of every step to finished chunks and to the open one, both directions.
 
-S = scale [keys q | own];   P = softmax S;   o = P [values | v_own]
+S = scale [keys q_rot | k_own q];   P = softmax S;   o = P [values | v_own]
 backward:  dP = do [values | v_own]^T;   dS = scale P (dP - sum P dP)
+           dq_rot = dS keys;   dkeys = dS^T q_rot;   dvalues = P^T do
 
-Time comes last in S, so that the softmax over a few chunks goes through memory in order.
+Time comes last in S, so that the softmax over a few chunks goes through memory in order. The last
+of the M + 1 keys and values is zero: its place in S and P is that of the open chunk, whose products
+of one query with one key are no matrix products. All numbers have to be finite.
 """
-
-from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
+
+from palaestra.kernels.rat.average import write_product
 
 
 def attend(
-    q: Tensor, own: Tensor, v_own: Tensor, keys: Tensor, values: Tensor, mask: Tensor, scale: float
-) -> Tensor:
-    """Return `o [B, T, H, D]`; all numbers have to be finite.
+    q: Tensor,
+    q_rot: Tensor,
+    own: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    hidden: Tensor,
+    scale: float,
+) -> tuple[Tensor, Tensor]:
+    """Return `o [B, T, H, D]` and `P [B * H, M + 1, T]`.
 
     Args:
-      q: rotated queries `[B, T, H, D]`.
-      own: products of query and key of the open chunk `[B, T, H]`.
-      v_own: values of the open chunk `[B, T, H, D]`.
-      keys: rotated keys of finished chunks `[B, H, M, D]`.
+      q: queries `[B, T, H, D]`.
+      q_rot: turned, `[B * H, T, D]`.
+      own: key beside value of the open chunk `[2, B, T, H, D]`.
+      keys: turned keys of finished chunks `[B * H, M + 1, D]`.
       values: their values.
-      mask: which of them each step sees, `[B, T, M]`.
+      hidden: which of them a step does not see, `[B, M, T]`.
       scale: factor of the scores.
     """
-    o: Tensor = _Attend.apply(q, own, v_own, keys, values, mask, scale)
-    return o
+    (B, T, H, D), (k_own, v_own) = q.shape, own
+    S = torch.bmm(keys, q_rot.mT)
+    S_h = S.view(B, H, -1, T)
+    S_h[:, :, :-1].masked_fill_(hidden.unsqueeze(1), -torch.inf)
+    S_h[:, :, -1] = (q * k_own).sum(3).transpose(1, 2)
+    P = S.mul_(scale).softmax(1)
+    inter = torch.bmm(P.mT, values).view(B, H, T, D).transpose(1, 2)
+    return torch.addcmul(inter, _own(P, B), v_own, out=torch.empty_like(q)), P
 
 
-class _Attend(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any,
-        q: Tensor,
-        own: Tensor,
-        v_own: Tensor,
-        keys: Tensor,
-        values: Tensor,
-        mask: Tensor,
-        scale: float,
-    ) -> Tensor:
-        M = keys.shape[2]
-        inter = keys @ q.permute(0, 2, 3, 1)
-        inter.masked_fill_(~mask.transpose(1, 2).unsqueeze(1), -torch.inf)
-        own = own.transpose(1, 2).unsqueeze(2)
-        P = torch.cat([inter, own], 2).mul_(scale).softmax(2)  # (B, H, M + 1, T)
-        o = P[:, :, :M].transpose(2, 3) @ values
-        o.addcmul_(P[:, :, M].unsqueeze(3), v_own.transpose(1, 2))
-        ctx.save_for_backward(q, v_own, keys, values, P)
-        ctx.scale = scale
-        return o.transpose(1, 2)
+def attend_backward(
+    do: Tensor,
+    q: Tensor,
+    q_rot: Tensor,
+    own: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    P: Tensor,
+    scale: float,
+    d_own: Tensor,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return the gradients of q, q_rot, keys and values; write that of `own` to `d_own`."""
+    B, (k_own, v_own) = len(q), own
+    do_h = do.transpose(1, 2).reshape_as(q_rot)
+    dP = torch.bmm(values, do_h.mT)
+    _own(dP, B).copy_((do * v_own).sum(3, keepdim=True))
+    dS = torch.ops.aten._softmax_backward_data(dP, P, 1, P.dtype).mul_(scale)
+    dS_own = _own(dS, B)
+    write_product(d_own[0], dS_own, q)
+    write_product(d_own[1], _own(P, B), do)
+    return dS_own * k_own, torch.bmm(dS.mT, keys), torch.bmm(dS, q_rot), torch.bmm(P, do_h)
 
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, do: Tensor) -> tuple[Tensor | None, ...]:
-        q, v_own, keys, values, P = ctx.saved_tensors
-        P_own = P[:, :, -1].transpose(1, 2).unsqueeze(3)  # (B, T, H, 1)
-        own = (do * v_own).sum(3).transpose(1, 2).unsqueeze(2)
-        do_h = do.transpose(1, 2).contiguous()  # (B, H, T, D)
-        dP = torch.cat([values @ do_h.transpose(2, 3), own], 2)
-        dS = P * (dP - (P * dP).sum(2, keepdim=True)) * ctx.scale
-        P, dS, dS_own = P[:, :, :-1], dS[:, :, :-1], dS[:, :, -1]
-        return (
-            (dS.transpose(2, 3) @ keys).transpose(1, 2),
-            dS_own.transpose(1, 2),
-            P_own * do,
-            dS @ q.transpose(1, 2),
-            P @ do_h,
-            None,
-            None,
-        )
+
+def _own(P: Tensor, B: int) -> Tensor:
+    """Return the entries of the open chunk, a view `[B, T, H, 1]`."""
+    return P[:, -1].unflatten(0, (B, -1)).transpose(1, 2).unsqueeze(3)

@@ -1,96 +1,123 @@
-"""The gated average of keys and values within a chunk, over a window.
+"""The gated average of keys and values within a chunk, both directions.
 
-h_t = g_t where(first_t, 0, h_{t-1}) + (1 - g_t) x_t
-backward:  lam_t = dh_t + where(first_{t+1}, 0, g_{t+1} lam_{t+1});   dx_t = (1 - g_t) lam_t
-           dg_t = lam_t (where(first_t, 0, h_{t-1}) - x_t);   dh_0 = where(first_1, 0, g_1 lam_1)
+h_t = a_t h_{t-1} + (1 - g_t) x_t              a_t = g_t, or 0 at the first step of a chunk
+backward:  lam_t = dh_t + a_{t+1} lam_{t+1};   dx_t = (1 - g_t) lam_t;   dh_0 = a_1 lam_1
+           dg_t = lam_t ([a chunk goes on] h_{t-1} - x_t)
+
+The window is cut into S blocks of L steps. Any L steps in a row hold the first step of a chunk,
+resets or not, so that the average at the end of a block does not depend on what came before the
+block: a pass over all blocks at once finds their ends, a second one starts each block from the end
+of its predecessor. Backward alike. All numbers have to be finite.
 """
 
-from typing import Any, NamedTuple
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
+
+from palaestra.kernels._common.runtime import asking_is_free
+
+
+def buffer(like: Tensor, L: int) -> Tensor:
+    """Return memory `[2, B, 1 + S * L, H, D]` for whole blocks, zero after `like [B, T, H, D]`.
+
+    Step 0 lies before the window.
+    """
+    B, T, H, D = like.shape
+    S, length = _blocks(T, L)
+    x = like.new_empty(2, B, 1 + S * length, H, D)
+    if S * length > T:
+        x[:, :, 1 + T :].zero_()
+    return x
+
+
+def write_product(out: Tensor, x: Tensor, y: Tensor) -> None:
+    """Write `x y` to `out`, any view."""
+    if torch.compiler.is_compiling():  # a compiler takes no strided output
+        out.copy_(x * y)
+    else:
+        torch.mul(x, y, out=out)
+
+
+def is_aligned(goes_on: Tensor, L: int) -> bool:
+    """Whether each block is known to begin with a chunk, or there is one block alone."""
+    S, length = _blocks(goes_on.shape[1], L)
+    return S == 1 or (asking_is_free(goes_on) and not goes_on[:, ::length].any())
 
 
 def average(
-    k: Tensor, v: Tensor, g: Tensor, k_0: Tensor, v_0: Tensor, first: Tensor
+    k: Tensor, v: Tensor, g: Tensor, h_0: Tensor, goes_on: Tensor, L: int, aligned: bool
 ) -> tuple[Tensor, Tensor]:
-    """Return the running keys and values of every step, `[B, T, H, D]` each.
-
-    It looks at the values of `first`, for which one would have to wait on a GPU.
+    """Return running keys beside values `h [2, B, 1 + S * L, H, D]`, and `a [B, S * L, H, D]`.
 
     Args:
       k: keys `[B, T, H, D]`.
       v: values, of k's shape.
       g: how much of the average so far is kept, of k's shape.
-      k_0: the key before the window, `[B, H, D]`.
-      v_0: its value.
-      first: bool `[B, T]`; nothing before such a step is left, not even NaN.
+      h_0: key beside value before the window, `[2, B, H, D]`.
+      goes_on: `[B, T, 1, 1]`, 0 where a chunk begins, else 1.
+      L: steps of a chunk.
+      aligned: whether each block begins with a chunk, which makes the first pass superfluous.
     """
-    runs = _runs(first)
-    h_0 = torch.stack([k_0, v_0], 1).masked_fill(first[:, 0, None, None, None], 0)
-    flat = (x.flatten(0, 1) for x in (k, v, g))
-    k_run, v_run = _Average.apply(*flat, h_0, runs)
-    return k_run.view_as(k), v_run.view_as(v)
+    (B, T, H, D), h, gain = k.shape, buffer(k, L), 1 - g
+    h[:, :, 0] = h_0
+    h_k, h_v = h[:, :, 1 : T + 1]
+    write_product(h_k, gain, k)
+    write_product(h_v, gain, v)
+    a = g * goes_on
+    rest = h.shape[2] - 1 - T
+    if rest:
+        a = torch.cat([a, a.new_zeros(B, rest, H, D)], 1)
+    h_s, a_s = _split(h[:, :, 1:], T, L), _split(a, T, L)
+    h_t = h[:, :, :1]
+    if not aligned:
+        h_t = torch.cat([h_t, _last(h_s, a_s[1:])[:, :, :-1]], 2)
+    for x_t, a_t in zip(h_s, a_s, strict=True):
+        h_t = x_t.addcmul_(a_t, h_t)
+    return h, a
 
 
-class _Runs(NamedTuple):
-    """The window cut into pieces that lie in one chunk each.
+def average_backward(
+    dh: Tensor,
+    k: Tensor,
+    v: Tensor,
+    g: Tensor,
+    goes_on: Tensor,
+    L: int,
+    aligned: bool,
+    h: Tensor,
+    a: Tensor,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the gradients of k beside v, of g and of h_0; that of h is overwritten."""
+    T = k.shape[1]
+    lam_s, a_s = _split(dh[:, :, 1:], T, L)[::-1], _split(a, T, L)
+    back = a_s[:0:-1]
+    if not aligned:
+        begins = _last(lam_s, back)
+        lam_s[0][:, :, :-1].addcmul_(a_s[0][:, 1:], begins[:, :, 1:])
+    lam_t = lam_s[0]
+    for dh_t, a_t in zip(lam_s[1:], back, strict=True):
+        lam_t = dh_t.addcmul_(a_t, lam_t)
 
-    All first steps of the pieces come first, then all second ones, and so on; the pieces are in
-    order of their length, so that those which go on are the first ones.
-    """
-
-    sizes: list[int]
-    """How many pieces have a first step, a second one, ..."""
-    order: Tensor
-    """`[B * T]`, the steps in this order."""
-    place: Tensor
-    """`[B * T]`, the place of each step in it."""
-    row: Tensor
-    """`[B]`, the place of the first step of each row of the window."""
+    lam, (before_k, before_v) = dh[:, :, 1 : T + 1], h[:, :, :T]
+    dg = (lam[0] * before_k).addcmul_(lam[1], before_v).mul_(goes_on)
+    dg.addcmul_(lam[0], k, value=-1).addcmul_(lam[1], v, value=-1)
+    return (1 - g) * lam, dg, a[:, 0] * lam[:, :, 0]
 
 
-def _runs(first: Tensor) -> _Runs:
-    begins = first.clone()
-    begins[:, 0] = True
-    run = begins.flatten().cumsum(0) - 1
-    starts = begins.flatten().nonzero()[:, 0]
-    inside = torch.arange(len(run), device=run.device) - starts[run]
-    sizes = inside.bincount()  # of the steps that are first in a piece, second, ...
-    rank = run.bincount().argsort(descending=True, stable=True).argsort()
-    place = (sizes.cumsum(0) - sizes)[inside] + rank[run]
-    return _Runs(sizes.tolist(), place.argsort(), place, place[:: first.shape[1]])
+def _blocks(T: int, L: int) -> tuple[int, int]:
+    """Return number and length of the blocks."""
+    return -(-T // L), min(T, L)
 
 
-class _Average(torch.autograd.Function):
-    """Both directions step by step, all pieces at once, keys beside values."""
+def _split(x: Tensor, T: int, L: int) -> tuple[Tensor, ...]:
+    """Return the l-th steps of all blocks in `x [..., S * L, H, D]`, for each l."""
+    return x.unflatten(-3, _blocks(T, L)).unbind(-3)
 
-    @staticmethod
-    def forward(
-        ctx: Any, k: Tensor, v: Tensor, g: Tensor, h_0: Tensor, runs: _Runs
-    ) -> tuple[Tensor, Tensor]:
-        x, g = torch.stack([k, v], 1)[runs.order], g.unsqueeze(1)[runs.order]
-        begin = x.new_zeros(runs.sizes[0], *x.shape[1:]).index_copy_(0, runs.row, h_0)
-        h, h_tm1 = torch.empty_like(x), begin
-        for x_t, g_t, h_t in zip(*(y.split(runs.sizes) for y in (x, g, h)), strict=True):
-            torch.lerp(x_t, h_tm1[: len(x_t)], g_t, out=h_t)
-            h_tm1 = h_t
-        ctx.save_for_backward(x, g, h, begin)
-        ctx.runs = runs
-        h = h[runs.place]
-        return h[:, 0], h[:, 1]
 
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, dk: Tensor, dv: Tensor) -> tuple[Tensor | None, ...]:
-        (x, g, h, begin), runs = ctx.saved_tensors, ctx.runs
-        lam = torch.stack([dk, dv], 1)[runs.order]
-        lams, gs, hs = (y.split(runs.sizes) for y in (lam, g, h))
-        for t in range(len(lams) - 1, 0, -1):
-            lams[t - 1][: len(lams[t])].addcmul_(gs[t], lams[t])
-        after = runs.sizes[1:]
-        before = [begin, *(h_t[:n] for h_t, n in zip(hs, after, strict=False))]
-        dg = ((torch.cat(before) - x) * lam).sum(1)[runs.place]
-        dx = torch.addcmul(lam, g, lam, value=-1)[runs.place]
-        return dx[:, 0], dx[:, 1], dg, (gs[0] * lams[0])[runs.row], None
+def _last(x_s: Sequence[Tensor], a_s: Sequence[Tensor]) -> Tensor:
+    """Return the last of `h_t = a_t h_{t-1} + x_t` with `h_1 = x_1`, given a_2, a_3, ..."""
+    h = x_s[0]
+    for x_t, a_t in zip(x_s[1:], a_s, strict=True):
+        h = torch.addcmul(x_t, a_t, h)
+    return h

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from palaestra.kernels._common.runtime import asking_is_free
-from palaestra.kernels.rat.phase import slot_chunks
+from palaestra.kernels._common.runtime import steps
+from palaestra.kernels.rat.phase import sources
 
 
 def after(ring: Tensor, ended: Tensor, pos: Tensor, T: int, L: int) -> Tensor:
@@ -17,12 +17,10 @@ def after(ring: Tensor, ended: Tensor, pos: Tensor, T: int, L: int) -> Tensor:
       T: steps of the window.
       L: steps of a chunk.
     """
-    held = slot_chunks(pos // L, ring.shape[2])  # (B, C)
-    # The steps of the running episode are the last ones of the window.
-    step = T - pos.unsqueeze(1) + held * L + L - 1
-    index = (step.clamp(min=0) // L)[:, None, :, None].expand_as(ring)
-    new = torch.where((step >= 0)[:, None, :, None], ended.gather(2, index), ring)
-    return new.masked_fill((held < 0)[:, None, :, None], 0)
+    source = sources(pos, T, L, ring.shape[2], ring.shape[2])
+    none = ring.new_zeros(*ring.shape[:2], 1, ring.shape[3])
+    index = source[:, None, :, None].expand_as(ring)
+    return torch.cat([ring, ended, none], 2).gather(2, index)
 
 
 def emptied(ring: Tensor, rows: Tensor) -> Tensor:
@@ -35,11 +33,6 @@ def emptied(ring: Tensor, rows: Tensor) -> Tensor:
 
 def put(ring: Tensor, new: Tensor, slot: Tensor, rows: Tensor) -> Tensor:
     """Return the ring with `new [B, H, D]` in the slot `[B]` of the rows `[B]`, bool."""
-    at = slot[:, None, None, None].expand(*new.shape[:2], 1, new.shape[2])
-    new = torch.where(rows[:, None, None, None], new.unsqueeze(2), ring.gather(2, at))
-    return ring.scatter(2, at, new)
-
-
-def is_none(marks: Tensor) -> bool:
-    """Whether nothing is marked; false where it is not free to ask."""
-    return asking_is_free(marks) and not marks.any()
+    at = steps(ring.shape[2], ring.device) == slot.unsqueeze(1)
+    at = (at & rows.unsqueeze(1))[:, None, :, None]  # (B, 1, C, 1)
+    return torch.where(at, new.unsqueeze(2), ring)
