@@ -27,9 +27,9 @@ def rotate(x: Tensor, position: Tensor, base: float | None = 10_000.0) -> Tensor
 
 def frequencies(width: int, base: float, dtype: torch.dtype, device: torch.device) -> Tensor:
     """Return the angle that one position adds to each pair, `[width / 2]`; not to be written to."""
-    if torch.compiler.is_compiling():
+    if device.type != "cpu" or torch.compiler.is_compiling():
         return _frequencies(width, base, dtype, device)
-    return _kept_frequencies(width, base, dtype, device)
+    return _kept_frequencies(width, base, dtype)
 
 
 KEPT_POSITIONS = 1024
@@ -85,7 +85,7 @@ def _frequencies(width: int, base: float, dtype: torch.dtype, device: torch.devi
 
 
 @cache
-def _kept_frequencies(width: int, base: float, dtype: torch.dtype, device: torch.device) -> Tensor:
+def _kept_frequencies(width: int, base: float, dtype: torch.dtype) -> Tensor:
     # What inference mode makes, a later backward pass could not use.
     with torch.inference_mode(False):
-        return _frequencies(width, base, dtype, device)
+        return _frequencies(width, base, dtype, torch.device("cpu"))

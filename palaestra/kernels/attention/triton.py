@@ -14,7 +14,13 @@ import triton.language as tl
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from palaestra.kernels._common.runtime import INTERPRET, acc_dtype, configs, guard
+from palaestra.kernels._common.runtime import (
+    ALL_REGISTERS,
+    INTERPRET,
+    acc_dtype,
+    configs,
+    guard,
+)
 from palaestra.kernels.attention.line import Line
 from palaestra.kernels.attention.state import AttentionState
 
@@ -26,10 +32,10 @@ _TYPES = {
 }
 
 _CONFIGS = [
-    triton.Config({"BM": 32, "BN": 32}, num_warps=4, num_stages=2),
-    triton.Config({"BM": 64, "BN": 32}, num_warps=4, num_stages=2),
-    triton.Config({"BM": 64, "BN": 64}, num_warps=4, num_stages=2),
-    triton.Config({"BM": 128, "BN": 64}, num_warps=8, num_stages=2),
+    triton.Config({"BM": 32, "BN": 32}, num_warps=4, num_stages=2, **ALL_REGISTERS),
+    triton.Config({"BM": 64, "BN": 32}, num_warps=4, num_stages=2, **ALL_REGISTERS),
+    triton.Config({"BM": 64, "BN": 64}, num_warps=4, num_stages=2, **ALL_REGISTERS),
+    triton.Config({"BM": 128, "BN": 64}, num_warps=8, num_stages=2, **ALL_REGISTERS),
 ]
 
 
@@ -55,7 +61,7 @@ def attention_fwd_kernel(
     m_t, m_d = o_t < T, o_d < D
     p_t = ((b * T + o_t) * H + h)[:, None] * D + o_d[None, :]
     b_q = tl.load(q + p_t, m_t[:, None] & m_d[None, :], other=0.0).to(ACC)  # [BM, BD]
-    b_q = b_q * scale
+    b_q = (b_q * scale).to(ACC)  # torch.compile passes real arguments in float64
     b_lo = tl.load(lo + b * T + o_t, m_t, other=T + P)  # [BM]
     b_m = tl.full([BM], -float("inf"), ACC)
     b_l = tl.zeros([BM], ACC)
@@ -106,7 +112,7 @@ def attention_bwd_kernel_dq(
     m_td = m_t[:, None] & m_d[None, :]
     b_lse = tl.load(lse + (b * T + o_t) * H + h, m_t, other=0.0)
     live = b_lse == b_lse  # a broken output hands back no gradient
-    b_q = _finite(tl.load(q + p_t, m_td, other=0.0).to(ACC)) * scale  # [BM, BD]
+    b_q = (_finite(tl.load(q + p_t, m_td, other=0.0).to(ACC)) * scale).to(ACC)  # [BM, BD]
     b_do = tl.load(do + p_t, m_td & live[:, None], other=0.0).to(ACC)
     b_out = tl.load(o + p_t, m_td & live[:, None], other=0.0).to(ACC)
     b_delta = tl.sum(b_do * b_out, 1)  # [BM]
@@ -157,7 +163,7 @@ def attention_bwd_kernel_dkv(
         b_lse = tl.load(lse + (b * T + o_t) * H + h, m_t, other=0.0)
         live = m_t & (b_lse == b_lse)
         m_td = live[:, None] & m_d[None, :]
-        b_q = _finite(tl.load(q + p_t, m_td, other=0.0).to(ACC)) * scale  # [BM, BD]
+        b_q = (_finite(tl.load(q + p_t, m_td, other=0.0).to(ACC)) * scale).to(ACC)  # [BM, BD]
         b_do = tl.load(do + p_t, m_td, other=0.0).to(ACC)
         b_delta = tl.load(delta + (b * T + o_t) * H + h, m_t, other=0.0)
         b_lo = tl.load(lo + b * T + o_t, live, other=T + P)
@@ -183,7 +189,7 @@ def attention_step_kernel(
     slot = p % W
     o_d = tl.arange(0, BD)
     m_d = o_d < D
-    b_q = tl.load(q + i_bh * D + o_d, m_d, other=0.0).to(ACC) * scale  # [BD]
+    b_q = (tl.load(q + i_bh * D + o_d, m_d, other=0.0).to(ACC) * scale).to(ACC)  # [BD]
     b_k1 = tl.load(k + i_bh * D + o_d, m_d, other=0.0)
     b_v1 = tl.load(v + i_bh * D + o_d, m_d, other=0.0)
     tl.store(k_ring + (i_bh * W + slot) * D + o_d, b_k1, m_d)
@@ -299,12 +305,12 @@ def _constants(q: Tensor) -> dict[str, Any]:
     acc = acc_dtype(q.dtype)
     # The interpreter multiplies the bits of bfloat16 numbers.
     dot = acc if INTERPRET and q.dtype == torch.bfloat16 else q.dtype
-    exact = torch.get_float32_matmul_precision() == "highest"
     return {
         "H": H,
         "D": D,
         "BD": max(16, triton.next_power_of_2(D)),
         "ACC": _TYPES[acc],
         "DOT": _TYPES[dot],
-        "PRECISION": "ieee" if exact else "tf32",
+        # Of what torch says about its precision, the compiler understands this alone.
+        "PRECISION": "tf32" if torch.backends.cuda.matmul.allow_tf32 else "ieee",
     }

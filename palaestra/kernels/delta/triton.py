@@ -14,6 +14,7 @@ from torch.autograd.function import once_differentiable
 
 from palaestra.kernels._common.runtime import ALL_REGISTERS, guard
 
+_HALF = (torch.float16, torch.bfloat16)
 _DOT = {torch.float64: tl.float64, torch.float16: tl.float16, torch.bfloat16: tl.bfloat16}
 
 
@@ -94,7 +95,8 @@ def _options(q: Tensor, v: Tensor, g: Tensor | None, L: int) -> dict[str, Any]:
         "GATED": g is not None,
         "ACC": tl.float64 if q.dtype == torch.float64 else tl.float32,
         "DOT": _DOT.get(q.dtype, tl.float32),
-        "num_warps": 8 if BK * BV > 4096 else 4,
+        # As many as keep the numbers of a block in registers; full precision needs more.
+        "num_warps": 8 if (4096 if q.dtype in _HALF else 1024) <= BK * BV else 4,
         **(ALL_REGISTERS if q.dtype == torch.float32 else {}),
     }
 
@@ -322,7 +324,8 @@ def _tokens(
         # Minus infinity forgets all, as a reset does, and would be NaN in a difference.
         r = tl.where(g == float("-inf"), 1, r)
         g = tl.where(bad | (r != 0), 0.0, g)
-    b_q = tl.where(bad_q[:, None], 0.0, scale * b_q)
+    # torch.compile passes real arguments in float64.
+    b_q = tl.where(bad_q[:, None], 0.0, (scale * b_q).to(ACC))
     b_k = tl.where(bad[:, None], 0.0, b_k)
     b_v = tl.where(bad[:, None], 0.0, b_v)
     b_beta = tl.where(bad, 0.0, b_beta)

@@ -6,6 +6,7 @@ one through time for the queries and one against it for keys, values and decay. 
 channels (dq, dk, dg) come as one part per block and are added afterwards.
 
 Names: p_ pointer, o_ offsets, m_ mask. C is BK where the decay is per channel (GATE 2), else 1.
+What real arguments give is cast: Triton itself passes them in float32, torch.compile in float64.
 """
 
 from typing import Any
@@ -49,9 +50,18 @@ def _load_kv(
 @triton.jit
 def _load_q(p_q, row, o_k, m_t, K, scale, ACC: tl.constexpr) -> tuple[tl.tensor, tl.tensor]:
     """Return scaled queries, with zeros for broken ones, and which those are, [BT]."""
-    q = _load(p_q, row, o_k, m_t, K, ACC) * scale
+    q = (_load(p_q, row, o_k, m_t, K, ACC) * scale).to(ACC)
     bad = tl.sum(q * 0, 1) != 0
     return tl.where(bad[:, None], 0.0, q), bad
+
+
+@triton.jit
+def _sums(g, CUT: tl.constexpr) -> tuple[tl.tensor, tl.tensor]:
+    """Return sums of g over the tokens, and where g is broken."""
+    fine = g < float("inf")
+    g = tl.maximum(tl.where(fine, g, 0.0), CUT)
+    # Float64, since differences of these sums would lose digits in float32 after strong decay.
+    return tl.cumsum(g.to(tl.float64), 0), (fine == 0).to(tl.int32)
 
 
 @triton.jit
@@ -64,16 +74,16 @@ def _load_g(
     reset = tl.load(p_reset + at, mask=m_t, other=0).to(tl.int32)
     if GATE == 2:
         g = _load(p_g, at * H + h, o_k, m_t, K, ACC)
-    elif GATE == 1:
-        g = tl.load(p_g + at * H + h, mask=m_t, other=0).to(ACC)[:, None]
+        G, bad = _sums(tl.where((reset > 0)[:, None], 0.0, g), CUT)
+        bad = tl.max(bad, 1)
     else:
-        g = tl.zeros_like(o_t).to(ACC)[:, None]
-    g = tl.where((reset > 0)[:, None], 0.0, g)
-    fine = g < float("inf")
-    g = tl.maximum(tl.where(fine, g, 0.0), CUT)
-    bad = tl.min(fine.to(tl.int32), 1) == 0
-    # Float64, since differences of these sums would lose digits in float32 after strong decay.
-    return tl.cumsum(g.to(tl.float64), 0), reset, tl.cumsum(reset, 0), bad
+        # One axis until the sums are done: Triton 3.6 does not scan a second one of length 1.
+        g = tl.zeros_like(o_t).to(ACC)
+        if GATE == 1:
+            g = tl.load(p_g + at * H + h, mask=m_t, other=0).to(ACC)
+        G, bad = _sums(tl.where(reset > 0, 0.0, g), CUT)
+        G = G[:, None]
+    return G, reset, tl.cumsum(reset, 0), bad > 0
 
 
 @triton.jit
@@ -258,7 +268,7 @@ def gla_bwd_kernel_kv(
         _store(p_dk, part * rows + row, o_k, m_t, K, dk)
         _store(p_dv, row, o_v, m_t, V, dv)
         if GATE != 0:
-            dq = _load(p_dq, part * rows + row, o_k, m_t, K, ACC) / scale
+            dq = (_load(p_dq, part * rows + row, o_k, m_t, K, ACC) / scale).to(ACC)
             x = q * dq - k * dk
             later = (o_i[:, None] <= o_i[None, :]) & (seg[:, None] == seg[None, :])
             if GATE == 2:
@@ -345,16 +355,19 @@ def _options(q: Tensor, v: Tensor, g: Tensor | None, chunk_size: int) -> dict[st
     # Full precision takes twice the space, and so half the block.
     widest = 64 if q.dtype in half else 32
     longest = 16 if gate == CHANNEL else min(chunk_size, widest)
+    BT = min(longest, max(16, triton.next_power_of_2(q.shape[1])))
+    BK = max(16, triton.next_power_of_2(q.shape[-1]))
     return {
-        "BT": min(longest, max(16, triton.next_power_of_2(q.shape[1]))),
-        "BK": max(16, triton.next_power_of_2(q.shape[-1])),
+        "BT": BT,
+        "BK": BK,
         "BV": min(widest, max(16, triton.next_power_of_2(v.shape[-1]))),
         "ACC": acc,
         "DOT": half.get(q.dtype, acc),
         # exp of less is 0 in that type.
         "CUT": -750.0 if double else -104.0,
         "GATE": gate,
-        "num_warps": 4,
+        # As many as keep the numbers of a block in registers; full precision needs more.
+        "num_warps": 8 if (2048 if q.dtype in half else 1024) <= BT * BK else 4,
         **(ALL_REGISTERS if q.dtype == torch.float32 else {}),
     }
 

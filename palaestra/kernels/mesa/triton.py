@@ -104,7 +104,8 @@ def _shape(k: Tensor, v: Tensor, chunk_size: int) -> dict[str, Any]:
         "BK": BK,
         "BV": BV,
         "ACC": tl.float64 if k.dtype == torch.float64 else tl.float32,
-        "num_warps": 4 if max(BK, BV, chunk_size) <= 32 else 8,
+        # As many as share the most registers: full precision needs them at any width.
+        "num_warps": 8,
         # Loads ahead of their use would not fit beside wide sums.
         "num_stages": 1 if max(BK, BV) > 64 else 3,
         **ALL_REGISTERS,

@@ -67,7 +67,8 @@ def solve(
     b_res = b_b - product(b_x, b_kbT, b_k, b_hkk, b_lamb, b_D, b_cin, ACC)
     b_p = b_res
     b_d = tl.sum(b_res * b_res, axis=1)
-    b_stop = tl.sum(b_b * b_b, axis=1) * tol * tol
+    # torch.compile passes real arguments in float64.
+    b_stop = (tl.sum(b_b * b_b, axis=1) * tol * tol).to(ACC)
     live = b_d > b_stop
     left = num_steps * tl.max(live.to(tl.int32), axis=0)
     while left > 0:
