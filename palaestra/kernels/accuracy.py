@@ -112,10 +112,11 @@ def _bounds(
 
 
 def step_errors(
-    found: Forms, dtype: torch.dtype, device: torch.device, case: Case
+    found: Forms, impl: str, dtype: torch.dtype, device: torch.device, case: Case
 ) -> Iterator[Error]:
     """Return the errors of outputs and states of the step form."""
-    options = {**case.options, **(case.exact if dtype == torch.float64 else {})}
+    exact = case.exact if dtype == torch.float64 else {}
+    step = partial(found.step, impl=impl, **case.options, **exact)
     for true in _truths(found, case, device):
         inputs = cast_inputs(true.inputs, dtype)
         state = _as(true.state, _some_state(found, case, true.size, dtype, device))
@@ -123,7 +124,7 @@ def step_errors(
         with torch.no_grad():
             for t in range(true.size.T):
                 now = {n: x if n in case.timeless else x[:, t] for n, x in inputs.items()}
-                o_t, state = found.step(**now, state=state, reset=true.reset[:, t], **options)
+                o_t, state = step(**now, state=state, reset=true.reset[:, t])
                 rows.append(o_t)
         for name, x in {"o": torch.stack(rows, 1), **_tensors(state)}.items():
             yield Error(_error(x, true.results[name]), BOUNDS[dtype][0], name)

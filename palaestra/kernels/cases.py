@@ -4,7 +4,7 @@ A form of an operator is called with its inputs by name, and returns outputs and
 
     chunk(**inputs, reset=, initial_state=, output_final_state=, impl=, **options)
     recurrent(**inputs, reset=, initial_state=, output_final_state=, **options)
-    step(**inputs of one step, state=, reset=, **options)
+    step(**inputs of one step, state=, reset=, impl=, **options)
 """
 
 from collections.abc import Callable, Mapping
@@ -62,7 +62,7 @@ class Case:
     blocks: bool = True
     """Whether the chunk form takes `chunk_size`."""
     impls: tuple[str, ...] = ("reference", "triton")
-    """Implementations of the chunk form."""
+    """Implementations of the chunk form and of the step form."""
 
     @property
     def name(self) -> str:
@@ -184,7 +184,9 @@ def _gru_forms() -> Forms:
             hs.append(gru_step(x_t, hs[-1], reset_t, **weights))
         return torch.stack(hs[1:], 1), hs[-1] if output_final_state else None
 
-    def step(x: Tensor, *, state: Tensor, reset: Tensor, **weights: Tensor) -> tuple[Tensor, Any]:
+    def step(
+        x: Tensor, *, state: Tensor, reset: Tensor, impl: str = "auto", **weights: Tensor
+    ) -> tuple[Tensor, Any]:  # fmt: skip
         h = gru_step(x, state, reset, **weights)
         return h, h
 

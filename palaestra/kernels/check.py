@@ -21,7 +21,7 @@ class Row:
 
     op: str
     impl: str
-    """"reference" or "triton" of the chunk form, or "step"."""
+    """"reference" or "triton" for the chunk form, "step reference" or "step triton"."""
     device: str
     dtype: str
     auto: bool
@@ -111,18 +111,17 @@ def _check_operator(op: str, device: str) -> Iterator[Row]:
         return
     where = torch.device(device)
     chosen = runtime.choose("auto", where) if "triton" in cases[0].impls else "reference"
-    for impl in cases[0].impls:
-        row = Row(op, impl, device, "-", impl == chosen, "ok")
-        absent = _absent(op, impl, where)
-        if absent:
-            yield replace(row, status="failed" if row.auto else "absent", note=absent)
-            continue
-        for dtype in _dtypes(op, impl, device):
-            measure = partial(chunk_errors, found, impl, dtype, where)
-            yield _tested(replace(row, dtype=_name(dtype)), cases, measure)
-    for dtype in BOUNDS:
-        row = Row(op, "step", device, _name(dtype), False, "ok")
-        yield _tested(row, cases, partial(step_errors, found, dtype, where))
+    for form, errors in (("", chunk_errors), ("step", step_errors)):
+        for impl in cases[0].impls:
+            name = f"{form} {impl}".strip()
+            row = Row(op, name, device, "-", impl == chosen, "ok")
+            absent = _absent(op, impl, where)
+            if absent:
+                yield replace(row, status="failed" if row.auto else "absent", note=absent)
+                continue
+            for dtype in BOUNDS if form else _dtypes(op, impl, device):
+                measure = partial(errors, found, impl, dtype, where)
+                yield _tested(replace(row, dtype=_name(dtype)), cases, measure)
 
 
 def _dtypes(op: str, impl: str, device: str) -> tuple[torch.dtype, ...]:

@@ -59,16 +59,15 @@ def compile_launches() -> list[Any]:
 
 
 def launch(case: Case, size: Size, dtype: torch.dtype) -> None:
-    """Call both directions of the chunk form and, where it is a kernel, the step form."""
+    """Call both directions of the chunk form, and the step form."""
     inputs = make_inputs(case, size, dtype, torch.device("cpu"))
     inputs = {name: x.requires_grad_() for name, x in inputs.items()}
     operator, options = forms(case.op), dict(case.options)
     o, state = operator.chunk(**inputs, output_final_state=True, impl="triton", **options)
     torch.autograd.grad(o.float().sum(), list(inputs.values()))
-    if case.op == "attention":
-        with torch.no_grad():
-            now = {name: x[:, 0] for name, x in inputs.items()}
-            operator.step(**now, state=state, impl="triton", **options)
+    with torch.no_grad():
+        now = {name: x if name in case.timeless else x[:, 0] for name, x in inputs.items()}
+        operator.step(**now, state=state, impl="triton", **options)
 
 
 def resources(kernel: Any) -> Iterator[tuple[str, int]]:

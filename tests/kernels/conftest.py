@@ -1,10 +1,24 @@
 """Memory that was allocated and never written shows itself in every test of a kernel."""
 
 from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+
+from palaestra import kernels
+from palaestra.kernels._common.runtime import HAS_TRITON
+
+# Kernels are for the interpreter or for a GPU once and for all, as they are imported: before a test
+# changes the environment.
+if HAS_TRITON:
+    for file in Path(kernels.__file__).parent.glob("*/triton*.py"):
+        import_module(f"palaestra.kernels.{file.parent.name}.{file.stem}")
+
+# The compiler notes torch's functions at its first use, which must not be in a test that poisons.
+torch.compile(torch.neg, backend="eager")(torch.zeros(1))
 
 
 @pytest.fixture(autouse=True)

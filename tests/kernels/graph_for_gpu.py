@@ -98,16 +98,14 @@ def window(case: Case, inputs: dict[str, torch.Tensor]) -> None:
 def step(case: Case, inputs: dict[str, torch.Tensor]) -> None:
     """Read one step after an empty state."""
     operator, options = forms(case.op), dict(case.options)
-    impl = {"impl": "triton"} if case.op == "attention" else {}
 
     def read(inputs: dict[str, torch.Tensor], state: Any, reset: torch.Tensor) -> Any:
-        return operator.step(**inputs, state=state, reset=reset, **impl, **options)
+        return operator.step(**inputs, state=state, reset=reset, impl="triton", **options)
 
     first = {name: x[:, :1] if name not in case.timeless else x for name, x in inputs.items()}
     _, state = operator.chunk(**first, output_final_state=True, impl="reference", **options)
     now = {name: x[:, 0] if name not in case.timeless else x for name, x in inputs.items()}
-    # Only kernels need Inductor's code.
-    compiled = torch.compile(read, fullgraph=True, backend="inductor" if impl else "eager")
+    compiled = torch.compile(read, fullgraph=True)
     compiled(now, state, torch.zeros(len(now["q"]), dtype=torch.bool))
 
 

@@ -30,6 +30,19 @@ def test_a_named_implementation_never_falls_back(monkeypatch: pytest.MonkeyPatch
         runtime.choose("cuda", CUDA)
 
 
+def test_a_step_is_the_reference_where_a_gradient_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(runtime, "choose", lambda impl, device: "triton")
+    x, y = torch.zeros(1), torch.zeros(1, requires_grad=True)
+    assert runtime.choose_step("auto", x, None) == "triton"
+    assert runtime.choose_step("auto", x, None, y) == "reference"
+    with pytest.raises(ValueError, match="impl: 'triton' gives no gradients of a step"):
+        runtime.choose_step("triton", x, y)
+    with torch.no_grad():
+        assert runtime.choose_step("triton", x, y) == "triton"
+
+
 def test_the_interpreter_runs_kernels_on_cpu_with_one_configuration(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

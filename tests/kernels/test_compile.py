@@ -26,8 +26,8 @@ KERNELS = {
         "attention_bwd_kernel_dkv",
         "attention_step_kernel",
     },
-    "gla": {"gla_fwd_kernel", "gla_bwd_kernel_q", "gla_bwd_kernel_kv"},
-    "delta": {"delta_fwd_kernel", "delta_bwd_kernel"},
+    "gla": {"gla_fwd_kernel", "gla_bwd_kernel_q", "gla_bwd_kernel_kv", "gla_step_kernel"},
+    "delta": {"delta_fwd_kernel", "delta_bwd_kernel", "delta_step_kernel"},
     "mesa": {"mesa_fwd_kernel", "mesa_bwd_kernel_solve", "mesa_bwd_kernel_back"},
     "rat": {
         "rat_scan_fwd_kernel",
@@ -35,6 +35,7 @@ KERNELS = {
         "rat_attention_fwd_kernel",
         "rat_attention_bwd_kernel_queries",
         "rat_attention_bwd_kernel_keys",
+        "rat_step_kernel",
     },
 }
 

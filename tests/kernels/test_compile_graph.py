@@ -15,8 +15,8 @@ from test_compile import KERNELS, missing
 
 PROGRAM = Path(__file__).parent / "graph_for_gpu.py"
 
-STEP = {"attention": ["attention_step_kernel"]}
-"""Kernels of the operators whose step form has one."""
+STEP = {op: f"{op}_step_kernel" for op in KERNELS} | {"mesa": "mesa_fwd_kernel"}
+"""The kernel of each operator's step form."""
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(bool(missing()), reason=missing())]
 
@@ -33,6 +33,9 @@ def test_one_graph_holds_all_kernels_of_an_operator_as_torch_compiles_them(
     assert run.returncode == 0, run.stderr[-2000:]
     rows = [json.loads(line) for line in run.stdout.splitlines() if line.startswith("{")]
     assert {row["form"] for row in rows} == {"window", "step"}
-    window = sorted(KERNELS[op] - set(STEP.get(op, [])))
+    expected = {
+        "window": sorted(x for x in KERNELS[op] if "_step_" not in x),
+        "step": [STEP[op]],
+    }
     for row in rows:
-        assert row["kernels"] == (window if row["form"] == "window" else STEP.get(op, [])), row
+        assert row["kernels"] == expected[row["form"]], row

@@ -224,6 +224,71 @@ def test_a_step_without_reset_leaves_the_given_state_as_it_was() -> None:
     assert torch.equal(state, before)
 
 
+def acts(case: Case, reset: Tensor, impl: str, inplace: bool = False) -> list[Tensor]:
+    """Outputs of steps and the last state."""
+    q, k, v, beta, g, given = case.detached()
+    S, rows = given, []
+    for t in range(q.shape[1]):
+        g_t, before = None if g is None else g[:, t], S.clone()
+        o, new = step_delta(
+            *(x[:, t] for x in (q, k, v, beta)),
+            *(g_t, S),
+            reset=reset[:, t],
+            inplace=inplace,
+            impl=impl,
+        )
+        assert (new is S) == inplace
+        assert inplace or torch.equal(S.nan_to_num(), before.nan_to_num())
+        rows.append(o)
+        S = new
+    return [torch.stack(rows, 1), S]
+
+
+@pytest.mark.parametrize("gated", [False, True])
+def test_a_step_in_place_is_a_step(gated: bool) -> None:
+    case, reset = make(T=5, gated=gated), mask([3], T=5)
+    found, wanted = (acts(case, reset, "reference", inplace) for inplace in (True, False))
+    assert all(map(torch.equal, found, wanted))
+
+
+@needs_triton
+@pytest.mark.parametrize("gated", [False, True])
+@pytest.mark.parametrize(("K", "V"), [(5, 3), (20, 60), (16, 32)])
+@pytest.mark.parametrize("inplace", [False, True])
+def test_steps_of_triton_are_steps_of_the_reference(
+    gated: bool, K: int, V: int, inplace: bool
+) -> None:
+    case, reset = make(T=4, K=K, V=V, gated=gated).detached(), mask([0], T=4)
+    case.state[0] = torch.nan
+    found = acts(case, reset, "triton", inplace)
+    assert_equal(found, acts(case, reset, "reference"), 1e-12)
+
+
+@needs_triton
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_a_step_of_triton_errs_by_rounding_alone(dtype: torch.dtype) -> None:
+    case, reset = make(T=5).detached(), mask([3], T=5)
+    low = Case(*(x.to(dtype) for x in case[:-1]), case.state.float())
+    found, wanted = acts(low, reset, "triton"), Case(*(x.double() for x in low))
+    assert [x.dtype for x in found] == [dtype, torch.float32]
+    for x, y, unit in zip(
+        found, acts(wanted, reset, "reference"), (torch.finfo(dtype).eps, 0), strict=True
+    ):
+        assert (x - y).abs().max() <= max(unit, 1e-5) * y.abs().max()
+
+
+@needs_triton
+def test_a_step_of_triton_reads_views_and_refuses_what_it_cannot_do() -> None:
+    case, reset = make(T=2).detached(), mask([], T=2)
+    views = Case(*(x.mT.contiguous().mT for x in case))
+    assert all(map(torch.equal, acts(views, reset, "triton"), acts(case, reset, "triton")))
+    q, k, v, beta, g = (x[:, 0] for x in case[:-1])
+    with pytest.raises(ValueError, match="impl: 'triton' gives no gradients of a step"):
+        step_delta(q, k, v, beta.requires_grad_(), g, case.state, impl="triton")
+    with torch.no_grad(), pytest.raises(ValueError, match="state: it has to be contiguous"):
+        step_delta(q, k, v, beta, g, views.state, inplace=True, impl="triton")
+
+
 @pytest.mark.parametrize("impl", IMPLS)
 def test_mask_and_packed_lengths_and_a_loop_over_episodes_agree(impl: str) -> None:
     case = make(B=1)

@@ -432,6 +432,83 @@ def test_triton_in_low_precision_is_near_the_reference(dtype: torch.dtype) -> No
         assert (y - z).abs().max() <= 2 * (other - z).abs().max() + band
 
 
+def acts(
+    x: dict[str, Tensor], impl: str, inplace: bool = False, **options: Any
+) -> tuple[Tensor, Tensor]:
+    """Outputs of steps and the last state."""
+    state, rows = x["initial_state"].clone(), []
+    for t in range(x["q"].shape[1]):
+        g, reset = x["g"][:, t] if "g" in x else None, x["reset"][:, t]
+        now, before = [x[n][:, t] for n in ("q", "k", "v")], state.clone()
+        o, new = step_gla(*now, g, state, reset=reset, inplace=inplace, impl=impl, **options)
+        assert (new is state) == inplace
+        assert inplace or torch.equal(state.nan_to_num(), before.nan_to_num())
+        rows.append(o)
+        state = new
+    return torch.stack(rows, 1), state
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_step_in_place_is_a_step(kind: str) -> None:
+    x = make(kind, length=5)
+    assert_equal(acts(x, "reference", inplace=True), acts(x, "reference"), atol=0)
+
+
+@needs_triton
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("widths", [(5, 7), (20, 60), (16, 32)])
+@pytest.mark.parametrize("inplace", [False, True])
+def test_steps_of_triton_are_steps_of_the_reference(
+    kind: str, widths: tuple[int, int], inplace: bool
+) -> None:
+    x = make(kind, length=4) | {"reset": at([2], length=4)}
+    generator = torch.Generator().manual_seed(5)
+    for name, width in (("q", 0), ("k", 0), ("v", 1)):
+        shape = (*x[name].shape[:3], widths[width])
+        x[name] = torch.randn(shape, dtype=torch.float64, generator=generator)
+    if kind == "channel":
+        x["g"] = -x["k"].abs().flip(1)
+    x["initial_state"] = torch.randn(B, H, *widths, dtype=torch.float64, generator=generator)
+    x["reset"][0, 0] = True
+    x["initial_state"][0] = torch.nan
+    found = acts(x, "triton", inplace)
+    assert all(y.isfinite().all() for y in found)
+    assert_equal(found, acts(x, "reference"))
+
+
+@needs_triton
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_a_step_of_triton_errs_by_rounding_alone(dtype: torch.dtype) -> None:
+    x = make("channel", length=5, dtype=dtype)
+    x["initial_state"] = x["initial_state"].float()
+    exact = acts({n: y.double() if n != "reset" else y for n, y in x.items()}, "reference")
+    for y, z, bound in zip(acts(x, "triton"), exact, (torch.finfo(dtype).eps, 0), strict=True):
+        assert y.dtype == (dtype if bound else torch.float32)
+        assert (y - z).abs().max() <= max(bound, 1e-5) * z.abs().max()
+
+
+@needs_triton
+def test_a_step_of_triton_forgets_all_where_the_decay_is_minus_infinity() -> None:
+    x = make("head", length=1)
+    x["g"] = torch.full_like(x["g"], -torch.inf)
+    assert_equal(acts(x, "triton"), acts(x | {"reset": at([0], length=1)}, "triton"))
+
+
+@needs_triton
+def test_a_step_of_triton_reads_views_and_refuses_what_it_cannot_do() -> None:
+    x = make("head", length=2)
+    views = {n: y.mT.contiguous().mT for n, y in x.items()}
+    assert_equal(acts(views, "triton"), acts(x, "triton"), atol=0)
+    now = [x[n][:, 0] for n in ("q", "k", "v", "g")]
+    state = x["initial_state"]
+    with pytest.raises(ValueError, match="impl: 'triton' gives no gradients of a step"):
+        step_gla(*now[:3], now[3].requires_grad_(), state, impl="triton")
+    with torch.no_grad(), pytest.raises(ValueError, match="state: it has to be contiguous"):
+        step_gla(*now, views["initial_state"], inplace=True, impl="triton")
+    with pytest.raises(ValueError, match="impl: 'cuda' is not accepted"):
+        step_gla(*now, state, impl="cuda")  # type: ignore[arg-type]
+
+
 def test_the_slopes_of_lightning_are_those_of_alibi() -> None:
     assert lightning_decay(8).tolist() == [-(2.0**-h) for h in range(1, 9)]
     slopes = lightning_decay(6, like=torch.zeros((), dtype=torch.float64))

@@ -432,6 +432,51 @@ def test_ten_thousand_steps_of_one_key_without_decay_stay_finite() -> None:
     torch.testing.assert_close(o, v, rtol=1e-4, atol=0)
 
 
+@needs_triton
+@pytest.mark.parametrize("widths", [(5, 7), (20, 60)])
+@pytest.mark.parametrize("options", [EXACT, {"num_steps": 2, "tol": 1e-2}])
+def test_steps_of_triton_are_steps_of_the_reference(
+    widths: tuple[int, int], options: dict[str, Any]
+) -> None:
+    inputs, _, state = make(shape=(2, 4, H, *widths))
+    reset = torch.zeros(2, 4, dtype=torch.bool)
+    reset[0, 0] = reset[1, 2] = True
+    with torch.no_grad():
+        state.hkk[0], state.hkv[0], inputs[3][0, 0] = torch.nan, torch.nan, torch.nan
+        inputs[3][0, 2] = -torch.inf
+        given = MesaState(state.hkk.clone(), state.hkv.clone())
+        o, last = steps(inputs, reset, state, impl="triton", **options)
+        expected, end = steps(inputs, reset, state, impl="reference", **options)
+    assert o.isfinite().all()
+    assert_near([o, last.hkk, last.hkv], [expected, end.hkk, end.hkv], 1e-12)
+    for x, y in ((state.hkk, given.hkk), (state.hkv, given.hkv)):
+        assert torch.equal(x.nan_to_num(), y.nan_to_num())
+
+
+@needs_triton
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_a_step_of_triton_errs_by_rounding_alone(dtype: torch.dtype) -> None:
+    inputs, reset, state = make(dtype=dtype, shape=(2, 4, H, 16, 16))
+    exact = [x.double() for x in inputs]
+    double = MesaState(state.hkk.double(), state.hkv.double())
+    with torch.no_grad():
+        single = MesaState(state.hkk.float(), state.hkv.float())
+        o, last = steps(inputs, reset, single, impl="triton")
+        expected, end = steps(exact, reset, double, impl="reference", **EXACT)
+    assert o.dtype == dtype
+    assert_near([o], [expected], max(torch.finfo(dtype).eps, 1e-5))
+    assert_near([last.hkk, last.hkv], [end.hkk, end.hkv], 1e-5)
+
+
+@needs_triton
+def test_a_step_of_triton_refuses_what_it_cannot_do() -> None:
+    inputs, reset, state = make(shape=(2, 1, H, K, V))
+    with pytest.raises(ValueError, match="impl: 'triton' gives no gradients of a step"):
+        steps(inputs, reset, state, impl="triton")
+    with torch.no_grad(), pytest.raises(ValueError, match="solver: 'cholesky' needs impl"):
+        steps(inputs, reset, state, impl="triton", solver="cholesky")
+
+
 @pytest.mark.slow
 def test_the_reference_compiles_into_one_graph() -> None:
     inputs, reset, state = make()

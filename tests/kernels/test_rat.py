@@ -579,6 +579,126 @@ def test_the_kernels_in_low_precision_are_near_double_precision(
         assert (a - b).abs().max() <= bound_gradient * b.abs().max()
 
 
+def acts(
+    xs: list[Tensor], reset: Tensor, state: RatState, inplace: bool = False, **options: Any
+) -> tuple[Tensor, RatState]:
+    """Return the outputs of steps and the last state, leaving `state` as it was."""
+    state, outputs = copy_of(state), []
+    for t in range(reset.shape[1]):
+        now, before = [x[:, t] for x in xs], copy_of(state)
+        tensors = [getattr(state, f.name) for f in fields(RatState)]
+        o_t, new = step_rat(*now, state, reset=reset[:, t], inplace=inplace, **options)
+        assert (new is state) == inplace
+        if inplace:
+            kept = [getattr(new, f.name) for f in fields(RatState)]
+            assert all(x is y for x, y in zip(tensors, kept, strict=True))
+        else:
+            assert_same(state, before)
+        outputs.append(o_t)
+        state = new
+    return torch.stack(outputs, 1), state
+
+
+def copy_of(state: RatState) -> RatState:
+    return RatState(*(getattr(state, f.name).clone() for f in fields(RatState)))
+
+
+def assert_same(one: RatState, two: RatState, atol: float = 0) -> None:
+    for f in fields(RatState):
+        pair = getattr(one, f.name), getattr(two, f.name)
+        torch.testing.assert_close(*pair, rtol=0, atol=atol, equal_nan=True)
+
+
+@pytest.mark.parametrize("length", [1, 4])
+def test_a_step_in_place_is_a_step(length: int) -> None:
+    xs, reset = make(2, 9), some_resets(2, 9, 0.2, seed=4)
+    state = some_state([6, 3], length=length)
+    found, wanted = (
+        acts(xs, reset, state, inplace, chunk_length=length) for inplace in (True, False)
+    )
+    assert torch.equal(found[0], wanted[0])
+    assert_same(found[1], wanted[1])
+
+
+@needs_triton
+@pytest.mark.parametrize(
+    ("pos", "width", "capacity", "length", "options"),
+    [
+        ([6, 17], 6, 3, 4, {}),
+        ([3, 20], 5, 1, 1, {"rope_base": None}),
+        ([40, 5], 20, 34, 1, {"scale": 0.3}),
+        ([17, 47], 60, 2, 16, {}),
+    ],
+)
+@pytest.mark.parametrize("inplace", [False, True])
+def test_steps_of_triton_are_steps_of_the_reference(
+    pos: list[int], width: int, capacity: int, length: int, options: dict[str, Any], inplace: bool
+) -> None:
+    state = some_state(pos, width, capacity, length, **options)
+    xs, reset = make(2, 6, width=width), torch.zeros(2, 6, dtype=torch.bool)
+    reset[0, 3] = True
+    options |= dict(chunk_length=length)
+    o, last = acts(xs, reset, state, inplace, impl="triton", **options)
+    expected, end = acts(xs, reset, state, impl="reference", **options)
+    torch.testing.assert_close(o, expected, rtol=0, atol=1e-12)
+    assert_same(last, end, atol=1e-12)
+
+
+@needs_triton
+@pytest.mark.parametrize("length", [1, 4])
+def test_a_broken_episode_ends_at_a_reset_in_a_step_of_triton(length: int) -> None:
+    state, xs = some_state([7, 11], length=length), make(2, 3)
+    for x in (state.k_end, state.v_end, state.k_run, state.v_run):
+        x[0] = torch.nan
+    reset = torch.zeros(2, 3, dtype=torch.bool)
+    reset[0, 0] = True
+    o, last = acts(xs, reset, state, chunk_length=length, impl="triton")
+    expected, end = acts(xs, reset, state, chunk_length=length, impl="reference")
+    assert o.isfinite().all()
+    torch.testing.assert_close(o, expected, rtol=0, atol=1e-12)
+    assert_same(last, end, atol=1e-12)
+
+
+@needs_triton
+@pytest.mark.parametrize(("dtype", "bound"), [(torch.float32, 1e-5), (torch.float16, 2e-3)])
+def test_a_step_of_triton_rounds_as_the_reference_does(dtype: torch.dtype, bound: float) -> None:
+    xs, reset = make(2, 12, 2, 1, 16, dtype=dtype), some_resets(2, 12, 0.1)
+    state = empty_state(2, 2, 3, 16, like=xs[0])
+    o, last = acts(xs, reset, state, chunk_length=2, impl="triton")
+    low, end = acts(xs, reset, state, chunk_length=2, impl="reference")
+    exact, _ = acts(
+        [x.double() for x in xs],
+        reset,
+        empty_state(2, 2, 3, 16, like=xs[0].double()),
+        chunk_length=2,
+        impl="reference",
+    )
+    assert o.dtype == dtype
+    assert (o - exact).abs().max() <= bound * exact.abs().max()
+    # Numbers that lie between two of the type may go either way.
+    assert (o != low).double().mean() < (1 if dtype == torch.float32 else 0.05)
+    assert_same(last, end, atol=1e-5 if dtype == torch.float32 else bound)
+
+
+@needs_triton
+def test_a_step_of_triton_reads_views_and_refuses_what_it_cannot_do() -> None:
+    xs, state = make(2, 1), some_state([6, 3])
+    reset, views = torch.zeros(2, 1, dtype=torch.bool), [x.mT.contiguous().mT for x in xs]
+    turned = RatState(
+        *(getattr(state, f.name).mT.contiguous().mT for f in fields(RatState)[:4]), state.pos
+    )
+    o, last = acts(views, reset, state, chunk_length=L, impl="triton")
+    expected, end = acts(xs, reset, state, chunk_length=L, impl="triton")
+    assert torch.equal(o, expected)
+    assert_same(last, end)
+    now = [x[:, 0] for x in xs]
+    assert_same(step_rat(*now, turned, chunk_length=L, impl="triton")[1], end)
+    with pytest.raises(ValueError, match="state: it has to be contiguous"):
+        step_rat(*now, turned, chunk_length=L, inplace=True, impl="triton")
+    with pytest.raises(ValueError, match="impl: 'triton' gives no gradients of a step"):
+        step_rat(*now[:3], now[3].requires_grad_(), state, impl="triton")
+
+
 @pytest.mark.slow
 def test_it_compiles_into_one_graph() -> None:
     inputs, reset = parameters(6), some_resets(2, 6, 0.3)

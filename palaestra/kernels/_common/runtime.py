@@ -67,6 +67,27 @@ def choose(impl: str, device: torch.device) -> Literal["reference", "triton"]:
     return "triton"
 
 
+def choose_step(impl: str, *tensors: torch.Tensor | None) -> Literal["reference", "triton"]:
+    """Return the implementation that `impl` means for one step, of which Triton has no gradients.
+
+    Args:
+      impl: "auto" is "reference" where a gradient is asked for, else as in `choose`.
+      tensors: what the step reads.
+
+    Raises:
+      ValueError: as `choose`, or "triton" where a gradient is asked for.
+    """
+    given = [x for x in tensors if x is not None]
+    chosen = choose(impl, given[0].device)
+    if chosen == "reference" or not torch.is_grad_enabled():
+        return chosen
+    if not any(x.requires_grad for x in given):
+        return chosen
+    if impl == "triton":
+        raise ValueError("impl: 'triton' gives no gradients of a step; 'reference' does.")
+    return "reference"
+
+
 def configs(candidates: Sequence[T]) -> list[T]:
     """Return the configurations to try: all, or the first under the interpreter."""
     return list(candidates[:1] if _interpreted() else candidates)

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from palaestra.kernels._common.resets import resolve_reset
-from palaestra.kernels._common.runtime import Impl, choose
+from palaestra.kernels._common.runtime import Impl, choose, choose_step
 from palaestra.kernels._common.validate import (
     check_chunk_size,
     check_layout,
@@ -133,21 +133,12 @@ def step_attention(
     _check(q, k, v, state, "[B, H, D]")
     reset = check_reset(reset, len(q), q.device)
     scale = scale_of(scale, q)
-    if _chosen_step(impl, q, k, v, state) == "triton":
+    if choose_step(impl, q, k, v, state.k, state.v) == "triton":
         from palaestra.kernels.attention.triton import step
 
         return step(q, k, v, reset, state, scale, inplace)
     with torch.autocast(q.device.type, enabled=False):
         return reference.step(q, k, v, reset, state, scale, inplace)
-
-
-def _chosen_step(impl: str, q: Tensor, k: Tensor, v: Tensor, state: AttentionState) -> str:
-    if impl == "reference" or (impl == "auto" and q.device.type == "cpu"):
-        return "reference"
-    learns = torch.is_grad_enabled() and any(x.requires_grad for x in (q, k, v, state.k, state.v))
-    if learns and impl == "triton":
-        raise ValueError("impl: 'triton' gives no gradients of a step; 'reference' does.")
-    return "reference" if learns else choose(impl, q.device)
 
 
 def _window(window: int | None, state: AttentionState | None, T: int) -> int:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from palaestra.kernels._common.matrix import check_state, window
-from palaestra.kernels._common.runtime import Impl, acc_dtype, choose
+from palaestra.kernels._common.runtime import Impl, acc_dtype, choose, choose_step
 from palaestra.kernels._common.validate import (
     check_chunk_size,
     check_qkv,
@@ -112,20 +112,41 @@ def step_delta(
     *,
     scale: float | None = None,
     reset: Tensor | None = None,
+    inplace: bool = False,
+    impl: Impl = "auto",
 ) -> tuple[Tensor, Tensor]:
-    """Read one step: `q, k [B, H, K]`, `v [B, H, V]`, `beta, g [B, H]`, `reset [B]`.
+    """Read one step.
+
+    Args:
+      q: `[B, H, K]`.
+      k: `[B, H, K]`.
+      v: `[B, H, V]`.
+      beta: `[B, H]`.
+      g: `[B, H]` or None.
+      state: `[B, H, K, V]`.
+      scale: factor of the output; None is K ** -0.5.
+      reset: bool or uint8 `[B]`, true where this step is the first of an episode.
+      inplace: write into `state` and return it, without gradients, instead of leaving it as it was.
+      impl: "auto", "reference" or "triton", which gives no gradients; "auto" is "reference" where
+        a gradient is asked for.
 
     Returns:
-      `o [B, H, V]` of q's type and the new state `[B, H, K, V]`; the given one stays as it was.
+      `o [B, H, V]` of q's type and the state after the step.
 
     Raises:
-      ValueError: a shape, type or device that does not fit.
+      ValueError: an `impl` that is unknown or cannot run, or a shape, type or device that does
+        not fit.
     """
     _check(q, k, v, beta, g, "[B, H, K]")
     check_state("state", state, q, v)
     reset = check_reset(reset, len(q), q.device)
+    scale = scale_of(scale, q)
+    if choose_step(impl, q, k, v, beta, g, state) == "triton":
+        from palaestra.kernels.delta.triton_step import step
+
+        return step(q, k, v, beta, g, state, reset, scale, inplace)
     with torch.autocast(q.device.type, enabled=False):
-        return reference.step(q, k, v, beta, g, state, reset, scale_of(scale, q))
+        return reference.step(q, k, v, beta, g, state, reset, scale, inplace)
 
 
 def _check(q: Tensor, k: Tensor, v: Tensor, beta: Tensor, g: Tensor | None, layout: str) -> None:

@@ -32,15 +32,17 @@ def step(
     state: Tensor,
     reset: Tensor,
     scale: float,
+    inplace: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Read one step; arguments as `step_delta`, all given but `g`."""
-    dtype, compute = q.dtype, state.dtype
+    dtype, compute, out = q.dtype, state.dtype, state if inplace else None
     q, k, v, beta = (x.to(compute) for x in (q, k, v, beta))
     if g is not None:
         state = state * g.to(compute).exp()[..., None, None]
     S_bar = state.masked_fill(reset[:, None, None, None], 0)  # (B, H, K, V)
     e = v - _read(S_bar, k)
-    S = S_bar + k.unsqueeze(-1) * (beta.unsqueeze(-1) * e).unsqueeze(-2)
+    u = beta.unsqueeze(-1) * e
+    S = torch.addcmul(S_bar, k.unsqueeze(-1), u.unsqueeze(-2), out=out)
     return (scale * _read(S, q)).to(dtype), S
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from palaestra.kernels._common.matrix import check_state, window
-from palaestra.kernels._common.runtime import Impl, choose
+from palaestra.kernels._common.runtime import Impl, choose, choose_step
 from palaestra.kernels._common.validate import (
     check_chunk_size,
     check_qkv,
@@ -110,6 +110,8 @@ def step_gla(
     *,
     scale: float | None = None,
     reset: Tensor | None = None,
+    inplace: bool = False,
+    impl: Impl = "auto",
 ) -> tuple[Tensor, Tensor]:
     """Read one step.
 
@@ -118,12 +120,15 @@ def step_gla(
       k: `[B, H, K]`.
       v: `[B, H, V]`.
       g: `[B, H]`, `[B, H, K]` or None.
-      state: `[B, H, K, V]`; it is not changed.
+      state: `[B, H, K, V]`.
       scale: factor of the output; None is K ** -0.5.
       reset: bool or uint8 `[B]`, true where this step is the first of an episode.
+      inplace: write into `state` and return it, without gradients, instead of leaving it as it was.
+      impl: "auto", "reference" or "triton", which gives no gradients; "auto" is "reference" where
+        a gradient is asked for.
 
     Returns:
-      `o [B, H, V]` and the new state.
+      `o [B, H, V]` of q's type and the state after the step.
 
     Raises:
       ValueError: an argument that does not fit.
@@ -131,8 +136,13 @@ def step_gla(
     _check(q, k, v, g, "[B, H, K]")
     check_state("state", state, q, v)
     reset = check_reset(reset, q.shape[0], q.device)
+    scale = scale_of(scale, q)
+    if choose_step(impl, q, k, v, g, state) == "triton":
+        from palaestra.kernels.gla.triton_step import step
+
+        return step(q, k, v, g, reset, state, scale, inplace)
     with torch.autocast(q.device.type, enabled=False):
-        o, state = reference.step(q, k, v, g, reset, state, scale_of(scale, q))
+        o, state = reference.step(q, k, v, g, reset, state, scale, inplace)
     return o.to(q.dtype), state
 
 

@@ -5,18 +5,26 @@ from torch import Tensor
 
 
 def step(
-    q: Tensor, k: Tensor, v: Tensor, g: Tensor | None, reset: Tensor, state: Tensor, scale: float
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    g: Tensor | None,
+    reset: Tensor,
+    state: Tensor,
+    scale: float,
+    inplace: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Read one step; arguments as `step_gla`, g `[B, H]`, `[B, H, K]` or None.
 
     S = where(r_t, 0, a_t S) + k_t v_t^T;   o_t = scale S^T q_t
     """
+    out = state if inplace else None
     q, k, v = (x.to(state.dtype) for x in (q, k, v))
     if g is not None:
         a = g.to(state.dtype).exp()
         state = state * a.view(*a.shape, *(1,) * (4 - a.ndim))
     state = state.masked_fill(reset[:, None, None, None], 0)
-    state = torch.addcmul(state, k.unsqueeze(-1), v.unsqueeze(-2))
+    state = torch.addcmul(state, k.unsqueeze(-1), v.unsqueeze(-2), out=out)
     return scale * (q.unsqueeze(-2) @ state).squeeze(-2), state
 
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from palaestra.kernels._common.resets import resolve_reset
-from palaestra.kernels._common.runtime import Impl, acc_dtype, choose
+from palaestra.kernels._common.runtime import Impl, acc_dtype, choose, choose_step
 from palaestra.kernels._common.validate import (
     check_chunk_size,
     check_qkv,
@@ -96,8 +96,7 @@ def chunk_mesa(
     first = resolve_reset(reset, cu_seqlens, B, T, q.device)
     state = _state(initial_state, q, v)
     if choose(impl, q.device) == "triton":
-        if solver == "cholesky":
-            raise ValueError("solver: 'cholesky' needs impl 'reference'; 'triton' has 'cg'.")
+        _check_solver(solver)
         from palaestra.kernels.mesa.triton import MesaTriton
 
         run, fastest = MesaTriton.apply, 32
@@ -156,10 +155,13 @@ def step_mesa(
     num_steps: int = NUM_STEPS,
     tol: float = TOL,
     solver: SolverName = "cg",
+    impl: Impl = "auto",
 ) -> tuple[Tensor, MesaState]:
     """Read one step: `reset [B]` -> `o [B, H, V]` and a new state.
 
     With the same `num_steps`, `tol` and `solver` T steps equal `chunk_mesa`, converged or not.
+    `impl` "triton" gives no gradients; "auto" is "reference" where a gradient is asked for, or
+    another solver than "cg".
 
     Raises:
       ValueError: an argument that does not fit.
@@ -167,9 +169,16 @@ def step_mesa(
     _check(q, k, v, g, beta, lamb, state, "[B, H, K]")
     how = _solver(solver, num_steps, tol, q.shape[-1])
     first = check_reset(reset, q.shape[0], q.device)
+    if impl == "auto" and solver == "cholesky":
+        impl = "reference"
+    if choose_step(impl, q, k, v, g, beta, lamb, state.hkk, state.hkv) == "triton":
+        _check_solver(solver)
+        from palaestra.kernels.mesa.triton_step import step
+    else:
+        step = reference.step
     with torch.autocast(q.device.type, enabled=False):
         x = _compute(q, k, v, g, beta)
-        o, state = reference.step(*x, lamb.to(x[0].dtype), first, state, how)
+        o, state = step(*x, lamb.to(x[0].dtype), first, state, how)
     return o.to(q.dtype), state
 
 
@@ -205,6 +214,11 @@ def _solver(name: str, num_steps: int, tol: float, K: int) -> Solver:
     if not 0 <= tol < 1:
         raise ValueError(f"tol: {tol} is not in [0, 1).")
     return Solver(name, num_steps, tol)
+
+
+def _check_solver(name: str) -> None:
+    if name == "cholesky":
+        raise ValueError("solver: 'cholesky' needs impl 'reference'; 'triton' has 'cg'.")
 
 
 def _state(state: MesaState | None, q: Tensor, v: Tensor) -> MesaState:

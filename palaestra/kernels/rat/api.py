@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from palaestra.kernels._common.resets import resolve_reset
-from palaestra.kernels._common.runtime import Impl, acc_dtype, choose, no_autocast
+from palaestra.kernels._common.runtime import Impl, acc_dtype, choose, choose_step, no_autocast
 from palaestra.kernels._common.validate import (
     check_layout,
     check_reset,
@@ -121,6 +121,8 @@ def step_rat(
     scale: float | None = None,
     rope_base: float | None = ROPE_BASE,
     reset: Tensor | None = None,
+    inplace: bool = False,
+    impl: Impl = "auto",
 ) -> tuple[Tensor, RatState]:
     """Read one step.
 
@@ -129,24 +131,33 @@ def step_rat(
       k: key, of q's shape.
       v: value `[B, H, D]`.
       g: gate, of v's shape.
-      state: chunks of the running episode; it is left as it was.
+      state: chunks of the running episode.
       chunk_length: as `chunk_rat`.
       scale: as `chunk_rat`.
       rope_base: as `chunk_rat`.
       reset: bool or uint8 `[B]`, true where an episode begins; None is no reset.
+      inplace: write into the tensors of `state` and return it, without gradients, instead of
+        leaving it as it was.
+      impl: "auto", "reference" or "triton", which gives no gradients; "auto" is "reference" where
+        a gradient is asked for.
 
     Returns:
-      `o [B, H, D]` and a new state.
+      `o [B, H, D]` and the state after the step.
 
     Raises:
       ValueError: an argument that does not fit, by name.
     """
     check_layout("q", q, "[B, G, D]")
     reset = check_reset(reset, q.shape[0], q.device)
-    state = _state(q, k, v, g, state, chunk_length, rope_base, None)
-    scale = scale_of(scale, q)
+    _state(q, k, v, g, state, chunk_length, rope_base, None)
+    arguments = (q, k, v, g, reset, state, chunk_length, scale_of(scale, q), rope_base, inplace)
+    carried = (state.k_end, state.v_end, state.k_run, state.v_run)
+    if choose_step(impl, q, k, v, g, *carried) == "triton":
+        from palaestra.kernels.rat.triton_step import step
+
+        return step(*arguments)
     with no_autocast(q.device):
-        return reference.step(q, k, v, g, reset, state, chunk_length, scale, rope_base)
+        return reference.step(*arguments)
 
 
 def _state(

@@ -43,6 +43,7 @@ def step(
     L: int,
     scale: float,
     base: float | None,
+    inplace: bool = False,
 ) -> tuple[Tensor, RatState]:
     """Read one step; arguments as `step_rat`, all given."""
     (_, H, D), C, dtype, acc = v.shape, state.capacity, q.dtype, acc_dtype(q.dtype)
@@ -50,7 +51,7 @@ def step(
     p, k_run, v_run, k_end, v_end = state.pos, state.k_run, state.v_run, state.k_end, state.v_end
     if not is_none(reset):
         p = p.masked_fill(reset, 0)  # (B,)
-        k_end, v_end = emptied(k_end, reset), emptied(v_end, reset)
+        k_end, v_end = emptied(k_end, reset, inplace), emptied(v_end, reset, inplace)
     c, inside = p // L, p % L
     if may_hold(inside, 0):
         first = (inside == 0)[:, None, None]
@@ -71,8 +72,13 @@ def step(
 
     if may_hold(inside, L - 1):
         last, k_new, v_new = inside == L - 1, turn(k_run, at).to(dtype), v_run.to(dtype)
-        k_end, v_end = put(k_end, k_new, c % C, last), put(v_end, v_new, c % C, last)
-    return o.to(dtype), RatState(k_end, v_end, k_run, v_run, p + 1)
+        ends = ((k_end, k_new), (v_end, v_new))
+        k_end, v_end = (put(x, new, c % C, last, inplace) for x, new in ends)
+    if not inplace:
+        return o.to(dtype), RatState(k_end, v_end, k_run, v_run, p + 1)
+    for x, new in ((state.k_run, k_run), (state.v_run, v_run), (state.pos, p + 1)):
+        x.copy_(new)
+    return o.to(dtype), state
 
 
 def chunk(

@@ -23,16 +23,17 @@ def after(ring: Tensor, ended: Tensor, pos: Tensor, T: int, L: int) -> Tensor:
     return torch.cat([ring, ended, none], 2).gather(2, index)
 
 
-def emptied(ring: Tensor, rows: Tensor) -> Tensor:
-    """Return the ring with zeros in the rows `[B]`, bool.
+def emptied(ring: Tensor, rows: Tensor, inplace: bool = False) -> Tensor:
+    """Return the ring with zeros in the rows `[B]`, bool; `inplace` changes the given one.
 
     Zeros, not the stale numbers: a stale NaN times a weight of 0 would still be NaN.
     """
-    return ring.masked_fill(rows[:, None, None, None], 0)
+    mask = rows[:, None, None, None]
+    return ring.masked_fill_(mask, 0) if inplace else ring.masked_fill(mask, 0)
 
 
-def put(ring: Tensor, new: Tensor, slot: Tensor, rows: Tensor) -> Tensor:
+def put(ring: Tensor, new: Tensor, slot: Tensor, rows: Tensor, inplace: bool = False) -> Tensor:
     """Return the ring with `new [B, H, D]` in the slot `[B]` of the rows `[B]`, bool."""
     at = steps(ring.shape[2], ring.device) == slot.unsqueeze(1)
     at = (at & rows.unsqueeze(1))[:, None, :, None]  # (B, 1, C, 1)
-    return torch.where(at, new.unsqueeze(2), ring)
+    return torch.where(at, new.unsqueeze(2), ring, out=ring if inplace else None)

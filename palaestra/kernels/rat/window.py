@@ -125,7 +125,7 @@ class _Window(torch.autograd.Function):
         dq += turn(dy, at, -1)
         d_finished = torch.stack([dkeys, dvalues]).view(2, B, H, -1, D).transpose(2, 3).contiguous()
         if dring is not None:
-            _put(d_finished, rows, source, dring.transpose(2, 3))
+            _put(d_finished, rows, source, dring.transpose(2, 3).to(v.dtype))
         d_ended = d_finished[:, :, C:-1].contiguous()
         d_ended[0] = turn(d_ended[0], at_end, -1)
         _put(lam, rows, end + 1, d_ended)
