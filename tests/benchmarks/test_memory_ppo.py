@@ -1,4 +1,4 @@
-"""The memory benchmark: when a run counts as solved, what is kept, how training is cut up."""
+"""The memory benchmark: when a run counts as solved, what is kept."""
 
 import json
 import sys
@@ -31,15 +31,12 @@ def test_a_run_is_solved_after_five_good_updates_in_a_row(benchmark: ModuleType)
     assert benchmark.steps_to_solved(curve(bad, *[good] * 6, bad)) == 60
 
 
-def test_training_in_stretches_is_the_run_at_once(
-    benchmark: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    config = benchmark.configure("gru", 0, 3 * 256 * 66)
-    _, whole = benchmark.train_until_solved(config, tmp_path / "whole")
-    monkeypatch.setattr(benchmark, "STRETCH", 1)
-    folder, cut = benchmark.train_until_solved(config, tmp_path / "cut")
-    assert len(folder.manifest["attempts"]) == 3
-    assert cut == whole
+def test_a_run_has_the_whole_budget_and_its_curve(benchmark: ModuleType) -> None:
+    updates, steps = 3, 256 * 66
+    run = benchmark.learn("gru", benchmark.configure("gru", 0, updates * steps))
+    assert [at for at, _ in run["curve"]] == [steps, 2 * steps, 3 * steps]
+    assert all(0 <= right <= 1 for right in (run["success"], *(y for _, y in run["curve"])))
+    assert run["steps_to_solved"] is None
 
 
 def test_only_what_the_raw_file_lacks_is_trained(benchmark: ModuleType, tmp_path: Path) -> None:

@@ -69,7 +69,8 @@ def test_after_a_resume_no_step_is_missing_or_twice(name: str, make_run: MakeRun
         tracker.log(row, row["agent_steps"])
         if row is LINES[24]:
             lengths = folder.log_lengths()
-    if name == "wandb":  # a killed process closes nothing; here its service has to end
+    # A killed process closes nothing; here a service or a thread that still writes has to end.
+    if name in ("wandb", "tensorboard"):
         tracker.close()
     folder.cut_logs(lengths)
     folder.begin_attempt(250)
