@@ -5,8 +5,7 @@ and learns a round in turn, in CPU time of this process. Two comparisons:
 
 of mlp: two hidden layers of the width for policy and value each, which is the usual feed-forward
 network of PPO, and `stack`, the very blocks of `rat` without the memory in them. Names that end in
--1 have perceptrons as wide as the block, not three times as wide: `rat-1` has about as many weights
-as an LSTM of its width.
+-1 have perceptrons as wide as the block, not three times as wide.
 
 of sb3-contrib: RecurrentPPO with one LSTM for policy and value, see ppo_vs_sb3.py.
 """
