@@ -1,5 +1,10 @@
 """The choice of an implementation, and the checks that operators share."""
 
+import re
+import subprocess
+import sys
+from importlib.metadata import requires
+
 import pytest
 import torch
 
@@ -104,3 +109,24 @@ def test_marks_and_values_are_found() -> None:
     assert not runtime.is_none(torch.tensor([False, True]))
     assert runtime.may_hold(torch.tensor([3, 5]), 5)
     assert not runtime.may_hold(torch.tensor([3, 5]), 4)
+
+
+def test_the_operators_need_no_package_but_torch_and_triton() -> None:
+    others = [name for name in dependencies() if name not in ("numpy", "torch", "triton")]
+    assert {"gymnasium", "pydantic", "ray"} <= set(others)
+    code = (
+        f"import sys; sys.modules.update(dict.fromkeys({others}))\n"
+        "import torch\n"
+        "from palaestra.kernels import attention, delta, gla, mesa, rat\n"
+        "x = torch.ones(1, 3, 2, 4)\n"
+        "gla.chunk_gla(x, x, x, None), rat.chunk_rat(x, x, x, x.sigmoid())\n"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+
+
+def dependencies() -> list[str]:
+    """Modules of the packages that Palaestra itself asks for."""
+    asked = [line for line in requires("palaestra") or [] if "extra ==" not in line]
+    names = [re.split(r"[^\w.-]", line)[0] for line in asked]
+    return ["yaml" if name.lower() == "pyyaml" else name.replace("-", "_") for name in names]
