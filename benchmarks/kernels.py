@@ -233,6 +233,8 @@ def main(arguments: list[str] | None = None) -> None:
     torch.set_num_threads(1)
     LINES.clear()
     sections = options.shapes or DEFAULTS[options.device]
+    if options.device == "cuda" and not torch.cuda.is_available():
+        parser.error("--device cuda: torch sees no GPU here; cpu is accepted.")
     if options.device == "cpu" and not set(sections) <= set(SMALL):
         parser.error(f"--shapes: a CPU takes {', '.join(SMALL)}.")
     device, ops = torch.device(options.device), options.op or list(OPERATORS)

@@ -238,3 +238,14 @@ def test_sizes_for_a_gpu_are_refused_on_the_cpu(capsys: pytest.CaptureFixture[st
     with pytest.raises(SystemExit):
         kernels.main(["--shapes", "llm"])
     assert "a CPU takes cpu, acting, stress" in capsys.readouterr().err
+
+
+def test_a_gpu_that_is_not_there_is_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import kernels
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(SystemExit, match="2"):
+        kernels.main(["--device", "cuda"])
+    assert "--device cuda: torch sees no GPU here; cpu is accepted." in capsys.readouterr().err

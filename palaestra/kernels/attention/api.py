@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from palaestra.kernels._common.resets import resolve_reset
-from palaestra.kernels._common.runtime import Impl, choose, choose_step
+from palaestra.kernels._common.runtime import Impl, choose, choose_step, no_autocast
 from palaestra.kernels._common.validate import (
     check_chunk_size,
     check_layout,
@@ -61,7 +61,7 @@ def chunk_attention(
     window = _window(window, initial_state, T)
     scale = scale_of(scale, q)
     line = lay(k, v, reset, initial_state, window)
-    with torch.autocast(q.device.type, enabled=False):
+    with no_autocast(q.device):
         if choose(impl, q.device) == "triton":
             from palaestra.kernels.attention.triton import chunk
 
@@ -94,7 +94,7 @@ def recurrent_attention(
     if initial_state is None:
         initial_state = empty_state(B, H, _window(window, None, T), D, like=q)
     scale = scale_of(scale, q)
-    with torch.autocast(q.device.type, enabled=False):
+    with no_autocast(q.device):
         o, state = reference.recurrent(q, k, v, reset, initial_state, scale)
     return o, state if output_final_state else None
 
@@ -137,7 +137,7 @@ def step_attention(
         from palaestra.kernels.attention.triton import step
 
         return step(q, k, v, reset, state, scale, inplace)
-    with torch.autocast(q.device.type, enabled=False):
+    with no_autocast(q.device):
         return reference.step(q, k, v, reset, state, scale, inplace)
 
 

@@ -6,11 +6,10 @@
 README.md holds the chunk form and the gradients.
 """
 
-import torch
 from torch import Tensor
 
 from palaestra.kernels._common.matrix import check_state, window
-from palaestra.kernels._common.runtime import Impl, acc_dtype, choose, choose_step
+from palaestra.kernels._common.runtime import Impl, acc_dtype, choose, choose_step, no_autocast
 from palaestra.kernels._common.validate import (
     check_chunk_size,
     check_qkv,
@@ -67,7 +66,7 @@ def chunk_delta(
     _check(q, k, v, beta, g, "[B, T, H, K]")
     reset, state = window(q, v, reset, cu_seqlens, initial_state)
     scale = scale_of(scale, q)
-    with torch.autocast(q.device.type, enabled=False):
+    with no_autocast(q.device):
         if choose(impl, q.device) == "triton":
             from palaestra.kernels.delta.triton import DeltaTriton
 
@@ -97,7 +96,7 @@ def recurrent_delta(
     _check(q, k, v, beta, g, "[B, T, H, K]")
     reset, state = window(q, v, reset, cu_seqlens, initial_state)
     scale = scale_of(scale, q)
-    with torch.autocast(q.device.type, enabled=False):
+    with no_autocast(q.device):
         o, state = reference.recurrent(q, k, v, beta, g, state, reset, scale)
     return o, state if output_final_state else None
 
@@ -145,7 +144,7 @@ def step_delta(
         from palaestra.kernels.delta.triton_step import step
 
         return step(q, k, v, beta, g, state, reset, scale, inplace)
-    with torch.autocast(q.device.type, enabled=False):
+    with no_autocast(q.device):
         return reference.step(q, k, v, beta, g, state, reset, scale, inplace)
 
 

@@ -12,7 +12,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn.functional import pad
 
 from palaestra.kernels._common.chunk import add_product, decay, join, split
-from palaestra.kernels._common.runtime import asking_is_free
+from palaestra.kernels._common.runtime import asking_is_free, no_autocast
 from palaestra.kernels._common.tril import inverse_unit_lower
 from palaestra.kernels.delta.broken import Clean, clean
 
@@ -93,7 +93,7 @@ class DeltaChunk(torch.autograd.Function):
             if not asking_is_free(do) or bad_o.any():
                 do_b, dS = do_b.masked_fill(bad_o, 0), dS.masked_fill(bad_state, 0)
             dS = dS.flatten(0, 1)
-            with torch.autocast(do.device.type, enabled=False):
+            with no_autocast(do.device):
                 *d, dS_first = _adjoint(w, solved, _split(do_b, L), dS, ctx.scale)
             dq[rows], dk[rows], dv[rows], dbeta[rows] = (_join(x, T, H) for x in d)
             dS_0[rows] = dS_first.unflatten(0, (-1, H))

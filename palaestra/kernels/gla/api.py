@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from palaestra.kernels._common.matrix import check_state, window
-from palaestra.kernels._common.runtime import Impl, choose, choose_step
+from palaestra.kernels._common.runtime import Impl, choose, choose_step, no_autocast
 from palaestra.kernels._common.validate import (
     check_chunk_size,
     check_qkv,
@@ -70,7 +70,7 @@ def chunk_gla(
     _check(q, k, v, g, "[B, T, H, K]")
     reset, state = window(q, v, reset, cu_seqlens, initial_state)
     scale = scale_of(scale, q)
-    with torch.autocast(q.device.type, enabled=False):
+    with no_autocast(q.device):
         if chosen == "triton":
             from palaestra.kernels.gla.triton import chunk as chunk_triton
 
@@ -96,7 +96,7 @@ def recurrent_gla(
     _check(q, k, v, g, "[B, T, H, K]")
     reset, state = window(q, v, reset, cu_seqlens, initial_state)
     scale = scale_of(scale, q)
-    with torch.autocast(q.device.type, enabled=False):
+    with no_autocast(q.device):
         o, state = reference.loop(q, k, v, g, reset, state, scale)
     return o, state if output_final_state else None
 
@@ -141,7 +141,7 @@ def step_gla(
         from palaestra.kernels.gla.triton_step import step
 
         return step(q, k, v, g, reset, state, scale, inplace)
-    with torch.autocast(q.device.type, enabled=False):
+    with no_autocast(q.device):
         o, state = reference.step(q, k, v, g, reset, state, scale, inplace)
     return o.to(q.dtype), state
 

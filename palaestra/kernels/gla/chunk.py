@@ -15,7 +15,7 @@ from torch.nn.functional import pad
 
 from palaestra.kernels._common.broken import broken_steps, not_finite
 from palaestra.kernels._common.chunk import add_product, join, split
-from palaestra.kernels._common.runtime import asking_is_free
+from palaestra.kernels._common.runtime import asking_is_free, no_autocast
 from palaestra.kernels.gla import pairs
 
 _BLOCK = 131072
@@ -89,7 +89,7 @@ class _Chunk(torch.autograd.Function):
         dq, dk, dv, dg = (do.new_empty(shape, dtype=dtype) for shape, dtype in ctx.inputs)
         dfirst, blocks = torch.empty_like(dlast), _blocks(dq)
         each, learns = len(saved) // len(blocks), ctx.needs_input_grad[3]
-        with torch.autocast(do.device.type, enabled=False):
+        with no_autocast(do.device):
             for i, rows in enumerate(blocks):
                 kept, window = saved[i * each :][:each], (reset[rows], do[rows], dlast[rows])
                 dq[rows], dk[rows], dv[rows], dg_b, dfirst[rows] = _backward(

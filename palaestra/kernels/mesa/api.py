@@ -13,11 +13,10 @@ Arguments of all three forms, with widths K of keys and V of values:
 
 from typing import Literal
 
-import torch
 from torch import Tensor
 
 from palaestra.kernels._common.resets import resolve_reset
-from palaestra.kernels._common.runtime import Impl, acc_dtype, choose, choose_step
+from palaestra.kernels._common.runtime import Impl, acc_dtype, choose, choose_step, no_autocast
 from palaestra.kernels._common.validate import (
     check_chunk_size,
     check_qkv,
@@ -102,7 +101,7 @@ def chunk_mesa(
         run, fastest = MesaTriton.apply, 32
     else:
         run, fastest = MesaChunk.apply, 16
-    with torch.autocast(q.device.type, enabled=False):
+    with no_autocast(q.device):
         x, state, spoilt = cleaned(*_compute(q, k, v, g, beta), first, state)
         lamb, sums = lamb.to(x[0].dtype), (state.hkk, state.hkv)
         o, *sums = run(*x, lamb, first, *sums, how, chunk_size or fastest, residuals)
@@ -136,7 +135,7 @@ def recurrent_mesa(
     B, T = q.shape[:2]
     first = resolve_reset(reset, cu_seqlens, B, T, q.device)
     state = _state(initial_state, q, v)
-    with torch.autocast(q.device.type, enabled=False):
+    with no_autocast(q.device):
         x = _compute(q, k, v, g, beta)
         o, state = reference.recurrent(*x, lamb.to(x[0].dtype), first, state, how)
     return o.to(q.dtype), state if output_final_state else None
@@ -176,7 +175,7 @@ def step_mesa(
         from palaestra.kernels.mesa.triton_step import step
     else:
         step = reference.step
-    with torch.autocast(q.device.type, enabled=False):
+    with no_autocast(q.device):
         x = _compute(q, k, v, g, beta)
         o, state = step(*x, lamb.to(x[0].dtype), first, state, how)
     return o.to(q.dtype), state
