@@ -19,11 +19,11 @@ from typing import Any
 
 import torch
 
-from palaestra.runs.checkpoint import Checkpoints
 from palaestra.runs.config import RunConfig, load_config
-from palaestra.runs.folder import RunFolder
-from palaestra.runs.trainer import Trainer
-from palaestra.runs.training import build_loop
+from palaestra.runs.store.checkpoints import Checkpoints
+from palaestra.runs.store.folder import RunFolder
+from palaestra.runs.training.train import build_loop
+from palaestra.runs.training.trainer import Trainer
 
 RESULTS = Path(__file__).parent / "results"
 

@@ -27,10 +27,10 @@ from typing import Any
 import torch
 
 from palaestra.envs.suites import MEMORY
-from palaestra.runs.actors import RunActors
 from palaestra.runs.config import RunConfig, config_hash, load_config
-from palaestra.runs.evaluation import evaluate
-from palaestra.runs.training import train
+from palaestra.runs.evaluation.actors import RunActors
+from palaestra.runs.evaluation.evaluate import evaluate
+from palaestra.runs.training.train import train
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"

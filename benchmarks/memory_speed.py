@@ -20,13 +20,13 @@ from typing import Any
 from kernel_timing import surroundings
 from torch import Tensor
 
+from palaestra.experience.state import State
 from palaestra.policies.base import Backbone
 from palaestra.policies.mlp import Stateless
 from palaestra.policies.stack import StackPolicy
-from palaestra.policies.state import State
 from palaestra.registry import register
 from palaestra.runs.config import resolve
-from palaestra.runs.training import build_loop
+from palaestra.runs.training.train import build_loop
 
 WIDTH = 64
 SETTINGS: dict[str, dict[str, Any]] = {

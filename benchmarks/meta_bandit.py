@@ -23,10 +23,10 @@ import numpy as np
 import torch
 
 from palaestra.envs.suites import MEMORY
-from palaestra.runs.actors import RunActors
 from palaestra.runs.config import RunConfig, config_hash, load_config
-from palaestra.runs.evaluation import Factory, evaluate, rule
-from palaestra.runs.training import train
+from palaestra.runs.evaluation.actors import RunActors
+from palaestra.runs.evaluation.evaluate import Factory, evaluate, rule
+from palaestra.runs.training.train import train
 
 RESULTS = Path(__file__).parent / "results" / "meta_bandit.jsonl"
 SEEDS, EPISODES = 10, 1000

@@ -26,8 +26,8 @@ import torch
 
 from palaestra.metrics.statistics import bootstrap_intervals, iqm, mean
 from palaestra.runs.config import resolve
-from palaestra.runs.rollouts import LocalRollouts
-from palaestra.runs.training import build_learner
+from palaestra.runs.rollouts.local import LocalRollouts
+from palaestra.runs.training.train import build_learner
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -73,7 +73,7 @@ def ours(setting: dict[str, Any], policy: dict[str, Any], seed: int, vector: boo
     if not vector:
         from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
-        from palaestra.runs.collector import Collector
+        from palaestra.runs.rollouts.collector import Collector
 
         collector = rollouts.workers[0].collector
         env = SyncVectorEnv(

@@ -17,8 +17,9 @@ import numpy as np
 import torch
 
 from palaestra.runs.config import RunConfig, load_config
-from palaestra.runs.rollouts import LocalRollouts, Rollouts
-from palaestra.runs.training import build_learner
+from palaestra.runs.rollouts.local import LocalRollouts
+from palaestra.runs.rollouts.worker import Rollouts
+from palaestra.runs.training.train import build_learner
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -49,7 +50,7 @@ def main() -> None:
     sides: dict[str, tuple[Rollouts, object, RunConfig]] = {}
     for name, workers in (("in-process", 0), ("ray, 2 workers", 2)):
         config = load_config(options.preset, options.override, rollout__workers=workers)
-        from palaestra.runs.rollouts import make_rollouts
+        from palaestra.runs.rollouts.make import make_rollouts
 
         torch.set_num_threads(config.threads)
         sides[name] = (make_rollouts(config), build_learner(config), config)

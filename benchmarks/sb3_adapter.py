@@ -53,7 +53,7 @@ def learn(steps: int, seed: int) -> Parameters:
 
 def loop(steps: int, seed: int) -> Parameters:
     """Train with the adapter's loop alone."""
-    from palaestra.runs.training import build_loop
+    from palaestra.runs.training.train import build_loop
 
     rounds = build_loop(configuration(steps, seed))
     done = 0
@@ -65,8 +65,8 @@ def loop(steps: int, seed: int) -> Parameters:
 
 def run(steps: int, seed: int) -> Parameters:
     """Train a whole run and read its last checkpoint."""
-    from palaestra.runs.checkpoint import load_checkpoint
-    from palaestra.runs.training import train
+    from palaestra.runs.store.checkpoints import load_checkpoint
+    from palaestra.runs.training.train import train
 
     with tempfile.TemporaryDirectory() as root:
         folder = train(configuration(steps, seed), root=Path(root), quiet=True)

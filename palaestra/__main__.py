@@ -10,7 +10,7 @@ from palaestra.errors import RunError, UserError
 def main() -> None:
     """Run the command line; exit code 2 for bad input, 1 for a run that failed, no traceback."""
     try:
-        from palaestra.runs.cli import app
+        from palaestra.runs.cli.app import app
     except ModuleNotFoundError as error:
         if error.name is None or error.name.startswith("palaestra"):
             raise

@@ -19,7 +19,7 @@ def ray_cluster() -> Iterator[None]:
     """A local Ray that all tests of one process share."""
     import ray
 
-    from palaestra.runs.ray_rollouts import connect
+    from palaestra.runs.rollouts.remote import connect
 
     connect(None, 2)
     yield

@@ -10,7 +10,7 @@ _EXPORTS = {
     "Agent": "palaestra.agents.base",
     "Learner": "palaestra.agents.base",
     "make": "palaestra.agents.base",
-    "Fragment": "palaestra.agents.fragment",
+    "Fragment": "palaestra.experience.fragment",
 }
 
 _RULES = {
@@ -26,15 +26,20 @@ _RULES = {
 }
 
 for _name, (_target, _summary) in _RULES.items():
-    register_builtin("agent", _name, f"palaestra.agents.bandits.{_target}", _summary)
+    register_builtin("agent", _name, f"palaestra.agents.reference.{_target}", _summary)
 
 register_builtin(
     "agent", "ppo", "palaestra.agents.ppo:PPO", "proximal policy optimisation with memory"
 )
 
-register_builtin("agent", "minimax", "palaestra.agents.tictactoe:Minimax", "perfect Tic-tac-toe")
 register_builtin(
-    "agent", "mcts", "palaestra.agents.tictactoe:MCTS", "Tic-tac-toe by Monte-Carlo tree search"
+    "agent", "minimax", "palaestra.agents.reference.tictactoe:Minimax", "perfect Tic-tac-toe"
+)
+register_builtin(
+    "agent",
+    "mcts",
+    "palaestra.agents.reference.tictactoe:MCTS",
+    "Tic-tac-toe by Monte-Carlo tree search",
 )
 register_builtin(
     "agent",

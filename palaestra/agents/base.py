@@ -12,39 +12,21 @@ A rule without learning, such as UCB, has no learner.
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import gymnasium
 import numpy as np
 
-from palaestra.agents.fragment import Fragment, Tree
+from palaestra.agents.loop import Loop, TrainingEnvs
+from palaestra.agents.setup import Setup
+from palaestra.experience.fragment import Fragment, Tree
+from palaestra.experience.state import State
+from palaestra.experience.weights import Weights
 from palaestra.options import Options, validate
-from palaestra.policies.state import State
 from palaestra.registry import registry
-
-if TYPE_CHECKING:
-    from palaestra.agents.loop import Loop
 
 Mode = Literal["sample", "greedy"]
 """How an action is taken from what the actor believes; part of every reported result."""
-
-Weights = dict[str, np.ndarray]
-"""Named arrays, as `Learner.weights` gives and `Actor.load_weights` takes them."""
-
-
-@dataclass(frozen=True)
-class TrainingTask:
-    """The environments that an agent with a loop of its own trains on."""
-
-    env_id: str
-    num_envs: int
-    wrappers: tuple[str, ...]
-    """Names of wrappers, innermost first."""
-    options: Mapping[str, Any]
-    """Keyword arguments of the environment."""
-    steps: int
-    """Steps of every environment in one round, where the algorithm leaves it open."""
 
 
 Step = tuple[np.ndarray, State, dict[str, np.ndarray]]
@@ -109,11 +91,8 @@ class Agent(ABC):
     """A learning rule by name; a subclass is registered under the kind "agent".
 
     Args:
-      observation_space, action_space: of one environment.
       config: an instance of `Config`.
-      policy: name and options of the policy, for agents whose `needs_policy` is true.
-      seed: the user's seed; initial weights and minibatch order come from its streams.
-      total_steps: agent steps of the whole run, for schedules; 0 if it has no end.
+      setup: what the agent is built for.
 
     Raises:
       UserError: spaces that the agent cannot take.
@@ -122,21 +101,9 @@ class Agent(ABC):
     Config: ClassVar[type[Options]] = Options
     needs_policy: ClassVar[bool] = False
 
-    def __init__(
-        self,
-        observation_space: gymnasium.Space,
-        action_space: gymnasium.Space,
-        config: Any,
-        policy: Any = None,
-        seed: int = 0,
-        total_steps: int = 0,
-    ) -> None:
-        self.observation_space = observation_space
-        self.action_space = action_space
+    def __init__(self, config: Any, setup: Setup) -> None:
         self.config = config
-        self.policy = policy
-        self.seed = seed
-        self.total_steps = total_steps
+        self.setup = setup
 
     @abstractmethod
     def make_actor(self) -> Actor:
@@ -146,13 +113,23 @@ class Agent(ABC):
         """Return the learner, or None for a rule that does not learn."""
         return None
 
-    def make_loop(self, task: "TrainingTask") -> "Loop | None":
+    def make_loop(self, task: TrainingEnvs) -> Loop | None:
         """Return the agent's own training loop, or None where rollouts feed the learner.
 
         Raises:
           UserError: environments that the loop cannot train on.
         """
         return None
+
+
+def build(name: str, setup: Setup, options: Mapping[str, Any]) -> Agent:
+    """Build an agent by its registered name.
+
+    Raises:
+      UserError: unknown name or option, or spaces that the agent cannot take.
+    """
+    cls = registry.get("agent", name)
+    return cls(validate(cls.Config, options, "agent"), setup)
 
 
 def make(
@@ -165,11 +142,6 @@ def make(
     total_steps: int = 0,
     **options: Any,
 ) -> Agent:
-    """Build an agent by its registered name.
-
-    Raises:
-      UserError: unknown name or option, or spaces that the agent cannot take.
-    """
-    cls = registry.get("agent", name)
-    config = validate(cls.Config, options, "agent")
-    return cls(observation_space, action_space, config, policy, seed, total_steps)
+    """Build an agent for spaces; see `build` and `Setup`."""
+    setup = Setup(observation_space, action_space, policy, seed, total_steps)
+    return build(name, setup, options)

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from palaestra.agents.base import Weights
+from palaestra.experience.weights import Weights
 
 
 @dataclass
@@ -44,7 +44,7 @@ def join_episodes(batches: Sequence[EpisodeBatch], sum_names: Sequence[str] = ()
 
 
 @dataclass
-class Round:
+class Iteration:
     """What happened in one round of collecting and learning."""
 
     steps: int
@@ -54,6 +54,20 @@ class Round:
     episodes: EpisodeBatch
     collect_s: float = 0.0
     learn_s: float = 0.0
+
+
+@dataclass(frozen=True)
+class TrainingEnvs:
+    """The environments that an agent with a loop of its own trains on."""
+
+    env_id: str
+    num_envs: int
+    wrappers: tuple[str, ...]
+    """Names of wrappers, innermost first."""
+    options: Mapping[str, Any]
+    """Keyword arguments of the environment."""
+    steps: int
+    """Steps of every environment in one round, where the algorithm leaves it open."""
 
 
 class Loop(ABC):
@@ -67,7 +81,7 @@ class Loop(ABC):
     """Whether `state_dict` holds where the environments are; else a checkpoint resets them."""
 
     @abstractmethod
-    def advance(self) -> Round:
+    def advance(self) -> Iteration:
         """Collect and learn once."""
 
     @abstractmethod

@@ -6,10 +6,11 @@ import gymnasium
 import numpy as np
 import torch
 
-from palaestra.agents.base import Actor, Mode, Step, Weights
-from palaestra.agents.fragment import Tree, map_tree
+from palaestra.agents.base import Actor, Mode, Step
+from palaestra.experience.fragment import Tree, map_tree
+from palaestra.experience.state import State
+from palaestra.experience.weights import Weights
 from palaestra.policies.base import Policy, PolicySpec
-from palaestra.policies.state import State
 
 
 class PolicyActor(Actor):

@@ -9,21 +9,22 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
-import gymnasium
 import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import mse_loss
 
-from palaestra.agents.base import Agent, Learner, Weights
-from palaestra.agents.fragment import Fragment, map_tree
-from palaestra.agents.optimizer import FlatAdam
+from palaestra.agents.base import Agent, Learner
+from palaestra.agents.optimizers.flat_adam import FlatAdam
 from palaestra.agents.policy_actor import PolicyActor, load_weights
 from palaestra.agents.returns import fragment_advantage
+from palaestra.agents.setup import Setup
+from palaestra.experience.fragment import Fragment, map_tree
+from palaestra.experience.state import State, concatenate
+from palaestra.experience.weights import Weights
 from palaestra.options import Options
-from palaestra.policies.base import PolicyOutput, PolicySpec
-from palaestra.policies.state import State, concatenate
+from palaestra.policies.base import PolicyOutput
 from palaestra.seeding import Role, generator, integer
 
 
@@ -67,22 +68,17 @@ class PPO(Agent):
 
     def make_actor(self) -> PolicyActor:
         """Return an actor with the initial weights."""
-        return PolicyActor(self.policy, self.observation_space, self.action_space, self._init_seed)
+        setup = self.setup
+        return PolicyActor(
+            setup.policy,
+            setup.observation_space,
+            setup.action_space,
+            integer(setup.seed, Role.INIT),
+        )
 
     def make_learner(self) -> "PPOLearner":
         """Return the learner."""
-        return PPOLearner(
-            self.policy,
-            self.observation_space,
-            self.action_space,
-            self.config,
-            seed=self.seed,
-            total_steps=self.total_steps,
-        )
-
-    @property
-    def _init_seed(self) -> int:
-        return integer(self.seed, Role.INIT)
+        return PPOLearner(self.config, self.setup)
 
 
 @dataclass(frozen=True)
@@ -193,28 +189,23 @@ class PPOLearner(Learner):
     """Holds the policy that learns, its optimiser and the minibatch order.
 
     Args:
-      spec: the policy by name and options.
-      observation_space, action_space: of one environment.
       config: PPO's options.
-      seed: decides the initial weights and the order of minibatches.
-      total_steps: agent steps of the whole run, for schedules.
+      setup: policy and spaces; its seed decides the initial weights and the order of minibatches.
     """
 
     def __init__(
         self,
-        spec: PolicySpec,
-        observation_space: gymnasium.Space,
-        action_space: gymnasium.Space,
         config: PPOConfig,
-        *,
-        seed: int,
-        total_steps: int,
+        setup: Setup,
     ) -> None:
         self.config = config
-        self.total_steps = total_steps
-        self.policy = spec.build(observation_space, action_space, integer(seed, Role.INIT))
+        self.total_steps = setup.total_steps
+        assert setup.policy is not None  # needs_policy
+        self.policy = setup.policy.build(
+            setup.observation_space, setup.action_space, integer(setup.seed, Role.INIT)
+        )
         self.optimizer = FlatAdam(self.policy, config.adam_eps)
-        self.rng = generator(seed, Role.DATA_ORDER)
+        self.rng = generator(setup.seed, Role.DATA_ORDER)
         self.agent_steps = 0
         self.updates = 0
 

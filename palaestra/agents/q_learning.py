@@ -8,11 +8,13 @@ import numpy as np
 from gymnasium import spaces
 from pydantic import Field
 
-from palaestra.agents.base import Actor, Agent, Learner, Mode, Step, Weights
-from palaestra.agents.fragment import Fragment, Tree, map_tree
+from palaestra.agents.base import Actor, Agent, Learner, Mode, Step
+from palaestra.agents.setup import Setup
 from palaestra.errors import UserError
+from palaestra.experience.fragment import Fragment, Tree, map_tree
+from palaestra.experience.state import State
+from palaestra.experience.weights import Weights
 from palaestra.options import Options
-from palaestra.policies.state import State
 
 MAX_ENTRIES = 50_000_000
 """Largest table, 400 MB of float64."""
@@ -195,21 +197,14 @@ class QLearning(Agent):
             0.1, ge=0, le=1, description="probability of a uniform legal action in sample mode"
         )
 
-    def __init__(
-        self,
-        observation_space: gymnasium.Space,
-        action_space: gymnasium.Space,
-        config: Any,
-        policy: Any = None,
-        seed: int = 0,
-        total_steps: int = 0,
-    ) -> None:
-        super().__init__(observation_space, action_space, config, policy, seed, total_steps)
+    def __init__(self, config: Any, setup: Setup) -> None:
+        super().__init__(config, setup)
+        action_space = setup.action_space
         if not isinstance(action_space, spaces.Discrete):
             raise UserError(
                 f"q-learning: action space {action_space}: a Discrete space is accepted."
             )
-        self.index = StateIndex(observation_space, int(action_space.n))
+        self.index = StateIndex(setup.observation_space, int(action_space.n))
         self._start = int(action_space.start)
 
     def make_actor(self) -> QActor:

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from palaestra.agents.fragment import Fragment
+from palaestra.experience.fragment import Fragment
 
 
 def generalized_advantage(

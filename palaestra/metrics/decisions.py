@@ -9,7 +9,7 @@ in-context?" (arXiv 2403.15371). Greedy share: Schmied et al. (arXiv 2504.16078)
 
 import numpy as np
 
-from palaestra.metrics.episodes import EpisodeMetric, Episodes
+from palaestra.experience.episodes import EpisodeMetric, Episodes
 
 
 def pulls(episodes: Episodes) -> np.ndarray:

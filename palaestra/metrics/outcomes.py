@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from palaestra.metrics.episodes import EpisodeMetric, Episodes
+from palaestra.experience.episodes import EpisodeMetric, Episodes
 
 
 def outcome(episodes: Episodes, sign: int) -> np.ndarray:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from palaestra.metrics.episodes import LENGTH, RETURN, EpisodeMetric, Episodes
+from palaestra.experience.episodes import LENGTH, RETURN, EpisodeMetric, Episodes
 from palaestra.metrics.outcomes import (
     BLUNDER_RATE,
     BLUNDER_RATE_POSSIBLE,

@@ -18,7 +18,7 @@ _EXPORTS = {
     "make": "palaestra.policies.base",
     "SequenceConfig": "palaestra.policies.sequence",
     "SequencePolicy": "palaestra.policies.sequence",
-    "State": "palaestra.policies.state",
+    "State": "palaestra.experience.state",
 }
 
 _POLICIES = {

@@ -11,6 +11,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
+from palaestra.experience.state import State
 from palaestra.kernels._common.resets import positions
 from palaestra.kernels.attention import (
     AttentionState,
@@ -21,7 +22,6 @@ from palaestra.kernels.attention import (
 from palaestra.options import Options
 from palaestra.policies.base import Backbone
 from palaestra.policies.sequence import SequenceConfig, SequencePolicy
-from palaestra.policies.state import State
 
 
 @dataclass

@@ -9,9 +9,9 @@ import gymnasium
 import torch
 from torch import Tensor, nn
 
+from palaestra.experience.state import State
 from palaestra.options import Options, validate
 from palaestra.policies.distributions import Distribution
-from palaestra.policies.state import State
 from palaestra.registry import registry
 
 Observation = Tensor | dict[str, Any]

@@ -2,9 +2,9 @@
 
 from torch import Tensor, nn
 
+from palaestra.experience.state import State
 from palaestra.policies.base import Backbone
 from palaestra.policies.layers import SwiGLU, fan_in_linear
-from palaestra.policies.state import State
 
 
 class Block(nn.Module):

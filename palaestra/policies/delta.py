@@ -9,13 +9,13 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import silu, softplus
 
+from palaestra.experience.state import State
 from palaestra.kernels.delta import chunk_delta, empty_state, step_delta
 from palaestra.options import Options
 from palaestra.policies.base import Backbone
 from palaestra.policies.convolution import ShortConvolution
 from palaestra.policies.layers import fan_in_linear, l2norm
 from palaestra.policies.stack import StackConfig, StackPolicy
-from palaestra.policies.state import State
 
 
 @dataclass

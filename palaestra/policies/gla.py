@@ -7,13 +7,13 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import logsigmoid, silu
 
+from palaestra.experience.state import State
 from palaestra.kernels.gla import chunk_gla, empty_state, lightning_decay, step_gla
 from palaestra.options import Options
 from palaestra.policies.base import Backbone
 from palaestra.policies.convolution import ShortConvolution
 from palaestra.policies.layers import fan_in_linear
 from palaestra.policies.stack import StackConfig, StackPolicy
-from palaestra.policies.state import State
 
 RANK = 16
 """Rank of the map from the input to the decays."""

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
+from palaestra.experience.state import State
 from palaestra.kernels.gla import lightning_decay
 from palaestra.policies.block import Block
 from palaestra.policies.gla import GLAMixer
@@ -28,7 +29,6 @@ from palaestra.policies.language_library import (
 from palaestra.policies.layers import fan_in_linear
 from palaestra.policies.mixture import make_mixer
 from palaestra.policies.stack import StackState
-from palaestra.policies.state import State
 
 IGNORED = -100
 """Label of a token that the loss leaves out."""

@@ -5,8 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from palaestra.experience.state import State
 from palaestra.policies.language_library import Cache
-from palaestra.policies.state import State
 
 
 class RecurrentCache(Cache):

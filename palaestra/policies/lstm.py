@@ -7,12 +7,12 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from palaestra.experience.state import State
 from palaestra.kernels.lstm import lstm_scan, lstm_step
 from palaestra.options import Options
 from palaestra.policies.base import Backbone
 from palaestra.policies.layers import chrono_bias
 from palaestra.policies.sequence import SequenceConfig, SequencePolicy
-from palaestra.policies.state import State
 
 
 @dataclass

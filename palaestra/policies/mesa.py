@@ -8,13 +8,13 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import logsigmoid, silu, softplus
 
+from palaestra.experience.state import State
 from palaestra.kernels.mesa import MesaState, chunk_mesa, empty_state, step_mesa
 from palaestra.options import Options
 from palaestra.policies.base import Backbone
 from palaestra.policies.convolution import ShortConvolution
 from palaestra.policies.layers import chrono_bias, fan_in_linear, l2norm
 from palaestra.policies.stack import StackConfig, StackPolicy
-from palaestra.policies.state import State
 
 LAMB_FLOOR = 0.25
 """Least ridge; it bounds the condition of the regression."""

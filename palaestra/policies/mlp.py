@@ -7,11 +7,11 @@ from typing import ClassVar, Literal
 from pydantic import Field
 from torch import Tensor, nn
 
+from palaestra.experience.state import State
 from palaestra.options import Options
 from palaestra.policies.base import Backbone
 from palaestra.policies.init import orthogonal
 from palaestra.policies.sequence import SequenceConfig, SequencePolicy
-from palaestra.policies.state import State
 
 Activation = Literal["tanh", "relu", "silu"]
 

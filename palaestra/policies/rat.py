@@ -9,13 +9,13 @@ from typing import ClassVar
 from pydantic import Field
 from torch import Tensor, nn
 
+from palaestra.experience.state import State
 from palaestra.kernels.rat import RatState, chunk_rat, empty_state, step_rat
 from palaestra.options import Options
 from palaestra.policies.base import Backbone
 from palaestra.policies.layers import chrono_bias
 from palaestra.policies.sliding_attention import AttentionMixer, AttentionOptions
 from palaestra.policies.stack import StackConfig, StackPolicy
-from palaestra.policies.state import State
 
 
 @dataclass

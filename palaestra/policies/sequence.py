@@ -9,11 +9,11 @@ from gymnasium import spaces
 from pydantic import Field
 from torch import Tensor, nn
 
+from palaestra.experience.state import State
 from palaestra.options import Options
 from palaestra.policies.base import Backbone, Observation, Policy, PolicyOutput
 from palaestra.policies.encoders import ACTION_MASK, make_encoder
 from palaestra.policies.heads import ValueHead, make_action_head
-from palaestra.policies.state import State
 
 
 class SequenceConfig(Options):

@@ -7,6 +7,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from palaestra.experience.state import State
 from palaestra.kernels._common.resets import positions
 from palaestra.kernels._common.rotary import rotate
 from palaestra.kernels.attention import (
@@ -19,7 +20,6 @@ from palaestra.options import Options
 from palaestra.policies.base import Backbone
 from palaestra.policies.layers import fan_in_linear
 from palaestra.policies.stack import StackConfig, StackPolicy
-from palaestra.policies.state import State
 
 
 @dataclass

@@ -8,12 +8,12 @@ from typing import ClassVar, Self, cast
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
+from palaestra.experience.state import State
 from palaestra.options import Options
 from palaestra.policies.base import Backbone
 from palaestra.policies.block import Block
 from palaestra.policies.layers import fan_in_linear
 from palaestra.policies.sequence import SequenceConfig, SequencePolicy
-from palaestra.policies.state import State
 
 
 @dataclass

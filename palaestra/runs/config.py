@@ -16,7 +16,6 @@ from pydantic import Field, field_validator
 from palaestra.errors import UserError, did_you_mean
 from palaestra.options import Options, validate
 from palaestra.registry import registry
-from palaestra.runs.trackers.base import check_trackers
 
 
 class EnvConfig(Options):
@@ -98,7 +97,9 @@ class RunConfig(Options):
     checkpoint: CheckpointConfig = CheckpointConfig()
     log_interval: int = Field(1, ge=1, description="updates between two lines of metrics")
     tensorboard: bool = Field(True, description="write TensorBoard events beside the metrics")
-    trackers: tuple[str, ...] = Field((), description="further trackers: mlflow, wandb")
+    trackers: tuple[Literal["mlflow", "wandb"], ...] = Field(
+        (), description="further trackers, which show the run in another tool"
+    )
     plugins: tuple[str, ...] = Field((), description="modules to import before names are resolved")
 
     @field_validator("agent", "policy")
@@ -144,7 +145,6 @@ def resolve(raw: Mapping[str, Any]) -> RunConfig:
       UserError: one line for each wrong field.
     """
     config = validate(RunConfig, raw)
-    check_trackers(config.trackers)
     import_plugins(config.plugins)
     agent = registry.get("agent", config.agent["name"])
     update: dict[str, Any] = {"agent": _resolved("agent", agent, config.agent)}

@@ -100,3 +100,8 @@ class ProgressDisplay:
     ) -> None:
         if self._bar is not None:
             self._bar.stop()
+
+
+def say(message: str) -> None:
+    """Tell the user something on standard error, so that standard output stays the result's."""
+    print(message, file=sys.stderr, flush=True)

@@ -11,7 +11,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from palaestra.agents import make
 from palaestra.agents.ppo import PPO, PPOLearner, join_fragments, ppo_loss
 from palaestra.policies import PolicySpec
-from palaestra.runs.collector import Collector
+from palaestra.runs.rollouts.collector import Collector
 
 POLICIES = {
     "mlp": {"hidden_sizes": [16]},

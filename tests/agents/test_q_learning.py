@@ -6,14 +6,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from palaestra import agents
-from palaestra.agents.fragment import Fragment
 from palaestra.agents.q_learning import StateIndex, apply_in_order
 from palaestra.envs.tictactoe import exact
 from palaestra.envs.tictactoe.rules import LEGAL
 from palaestra.envs.tictactoe.vector import TicTacToeVectorEnv
 from palaestra.envs.wrappers import VectorActionMask
 from palaestra.errors import UserError
-from palaestra.policies.state import State
+from palaestra.experience.fragment import Fragment
+from palaestra.experience.state import State
 
 LINE, PAIR = spaces.Discrete(6), spaces.Discrete(2)
 

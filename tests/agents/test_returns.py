@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from palaestra.agents.fragment import Fragment
 from palaestra.agents.returns import fragment_advantage, generalized_advantage
+from palaestra.experience.fragment import Fragment
 
 
 def fragment(

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from palaestra.errors import UserError
 from palaestra.kernels import accuracy, cases, check
 from palaestra.kernels.cases import CASES, OPERATORS, Forms, Size, forms, make_inputs
-from palaestra.runs.cli_kernels import kernels
+from palaestra.runs.cli.kernels import kernels
 
 
 @pytest.fixture(autouse=True)
@@ -164,5 +164,5 @@ def test_an_unknown_operator_names_the_nearest() -> None:
 
 
 def test_the_verbs_import_torch_only_when_run() -> None:
-    code = "import sys, palaestra.runs.cli_kernels; sys.exit('torch' in sys.modules)"
+    code = "import sys, palaestra.runs.cli.kernels; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -4,8 +4,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import palaestra.metrics  # noqa: F401 - registers the metrics
+from palaestra.experience.episodes import EpisodeMetric, Episodes
 from palaestra.metrics import decisions
-from palaestra.metrics.episodes import EpisodeMetric, Episodes
 from palaestra.registry import registry
 
 

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
+from palaestra.experience.episodes import Episodes
 from palaestra.metrics import outcomes
-from palaestra.metrics.episodes import Episodes
 
 GAMES = Episodes(
     np.zeros((3, 4), int),

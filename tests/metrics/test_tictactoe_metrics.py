@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from palaestra.metrics.episodes import Episodes
+from palaestra.experience.episodes import Episodes
 from palaestra.metrics.tictactoe import RETURN_FIRST, RETURN_SECOND, by_side
 from palaestra.registry import registry
 

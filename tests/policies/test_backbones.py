@@ -15,14 +15,14 @@ import palaestra.policies as policies
 from palaestra.agents.ppo import PPOLearner, join_fragments
 from palaestra.envs.make import make_vec
 from palaestra.errors import UserError
+from palaestra.experience.state import State
 from palaestra.policies.base import Backbone, PolicySpec
 from palaestra.policies.sequence import SequencePolicy
-from palaestra.policies.state import State
-from palaestra.runs.collector import Collector
 from palaestra.runs.config import RunConfig, load_config
-from palaestra.runs.folder import RunFolder
-from palaestra.runs.trainer import Trainer
-from palaestra.runs.training import train
+from palaestra.runs.rollouts.collector import Collector
+from palaestra.runs.store.folder import RunFolder
+from palaestra.runs.training.train import train
+from palaestra.runs.training.trainer import Trainer
 from tests.runs.survival import SMALL_PPO, assert_same_run
 
 SMALL = {"width": 16, "heads": 2}

@@ -17,10 +17,10 @@ from torch import Tensor
 
 import palaestra.policies as policies
 from palaestra.errors import UserError
+from palaestra.experience.state import State, concatenate
 from palaestra.policies.base import Policy, PolicySpec
 from palaestra.policies.mlp import MLP
 from palaestra.policies.sequence import SequenceConfig, SequencePolicy
-from palaestra.policies.state import State, concatenate
 from palaestra.registry import registry
 
 NAMES = [name for name, e in registry.entries("policy").items() if e.origin == "palaestra"]
@@ -293,7 +293,6 @@ def test_a_plug_in_overrides_make_backbone_alone() -> None:
 
 
 def test_importing_the_room_does_not_import_torch() -> None:
-    code = (
-        "import sys, palaestra.policies, palaestra.policies.state; sys.exit('torch' in sys.modules)"
-    )
+    modules = "sys, palaestra.policies, palaestra.experience.state"
+    code = f"import {modules}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

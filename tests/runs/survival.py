@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from palaestra.runs.checkpoint import Checkpoints
 from palaestra.runs.config import RunConfig, load_config
+from palaestra.runs.store.checkpoints import Checkpoints
 
 QUICK = ["threads=1", "tensorboard=false", "evaluation=null"]
 
@@ -115,7 +115,9 @@ KILLS = 10
 RAY_KILLS = int(os.environ.get("PALAESTRA_TEST_RAY_KILLS", "3"))
 
 _context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload(["palaestra.runs.training", "palaestra.agents.ppo", "sb3_contrib"])
+_context.set_forkserver_preload(
+    ["palaestra.runs.training.train", "palaestra.agents.ppo", "sb3_contrib"]
+)
 
 
 def config_of(name: str, *overrides: str, **settings: Any) -> RunConfig:
@@ -151,8 +153,8 @@ def _train(
     environment: dict[str, str],
 ) -> None:
     os.environ.update(environment)
+    from palaestra.runs.cli.verbs import train_and_report
     from palaestra.runs.config import resolve
-    from palaestra.runs.verbs import train_and_report
 
     if dies_at is not None:
         _die_at(dies_at)

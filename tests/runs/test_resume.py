@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 
 from palaestra.errors import RunError, UserError
-from palaestra.runs.checkpoint import load_checkpoint
 from palaestra.runs.config import RunConfig, load_config
-from palaestra.runs.folder import RunFolder
-from palaestra.runs.lock import RunLock
-from palaestra.runs.trainer import Trainer
-from palaestra.runs.training import train
+from palaestra.runs.store.checkpoints import load_checkpoint
+from palaestra.runs.store.folder import RunFolder
+from palaestra.runs.store.lock import RunLock
+from palaestra.runs.training.train import train
+from palaestra.runs.training.trainer import Trainer
 from tests.runs.survival import QUICK, assert_same_run, config_of, untimed
 
 DATA = Path(__file__).parent / "data"
@@ -191,7 +191,7 @@ def test_environments_without_a_state_are_reset_at_checkpoints(
 
 
 def test_a_file_in_the_folder_stops_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("palaestra.runs.trainer.LOOK_S", 0)
+    monkeypatch.setattr("palaestra.runs.training.trainer.LOOK_S", 0)
 
     def ask(folder: RunFolder, config: RunConfig, step: int) -> None:
         begin = folder.begin_attempt

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from palaestra.runs.folder import RunFolder
+from palaestra.runs.store.folder import RunFolder
 from tests.runs.survival import (
     KILLS,
     OWN_CONFIGS,

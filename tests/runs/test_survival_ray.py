@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from palaestra.runs.checkpoint import load_checkpoint
+from palaestra.runs.store.checkpoints import load_checkpoint
 from tests.runs.jobs.ray_head import Head, ray_head
 from tests.runs.survival import (
     RAY_KILLS,

@@ -14,13 +14,14 @@ from stable_baselines3.common.distributions import (
 )
 from torch import Tensor
 
-from palaestra.agents.base import Actor, Mode, Step, Weights
-from palaestra.agents.fragment import Tree
+from palaestra.agents.base import Actor, Mode, Step
 from palaestra.agents.sb3 import state as state_of
 from palaestra.agents.sb3.generators import GlobalGenerators
 from palaestra.agents.sb3.spaces import network_space
+from palaestra.experience.fragment import Tree
+from palaestra.experience.state import State
+from palaestra.experience.weights import Weights
 from palaestra.policies.distributions import Categorical, DiagonalGaussian
-from palaestra.policies.state import State
 
 if TYPE_CHECKING:
     from palaestra.agents.sb3.agent import SB3Agent
@@ -29,10 +30,10 @@ if TYPE_CHECKING:
 def make_actor(agent: "SB3Agent") -> "SB3Actor":
     """Return the actor of an agent, on the CPU, with the algorithm's initial weights."""
     cls = agent.algorithm_class.policy_aliases[agent.policy_name]
-    with GlobalGenerators(agent.seed, torch.device("cpu")):
+    with GlobalGenerators(agent.setup.seed, torch.device("cpu")):
         policy = cls(
-            network_space(agent.observation_space),
-            agent.action_space,
+            network_space(agent.setup.observation_space),
+            agent.setup.action_space,
             lambda progress_remaining: 0.0,  # never learns
             **agent.policy_options,
         )

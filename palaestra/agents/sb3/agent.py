@@ -3,10 +3,9 @@
 import importlib
 from typing import Any, ClassVar
 
-import gymnasium
-
-from palaestra.agents.base import Actor, Agent, TrainingTask
-from palaestra.agents.loop import Loop
+from palaestra.agents.base import Actor, Agent
+from palaestra.agents.loop import Loop, TrainingEnvs
+from palaestra.agents.setup import Setup
 from palaestra.errors import UserError
 
 _POLICY_OPTIONS = (
@@ -59,22 +58,16 @@ class SB3Agent(Agent):
     """Attribute of the algorithm's policy that chooses actions; the policy itself if empty."""
     discrete_only: ClassVar[bool] = False
 
-    def __init__(
-        self,
-        observation_space: gymnasium.Space,
-        action_space: gymnasium.Space,
-        config: Any,
-        policy: Any = None,
-        seed: int = 0,
-        total_steps: int = 0,
-    ) -> None:
-        super().__init__(observation_space, action_space, config, policy, seed, total_steps)
+    def __init__(self, config: Any, setup: Setup) -> None:
+        super().__init__(config, setup)
         self.algorithm_class = _load(self.name, self.algorithm)
         from palaestra.agents.sb3.spaces import check_spaces
 
-        check_spaces(self.name, observation_space, action_space, self.discrete_only)
-        if not seed < 2**32:  # as NumPy's global generator takes it
-            raise UserError(f"seed: {seed} is not accepted by {self.name}: less than 2**32 is.")
+        check_spaces(self.name, setup.observation_space, setup.action_space, self.discrete_only)
+        if not setup.seed < 2**32:  # as NumPy's global generator takes it
+            raise UserError(
+                f"seed: {setup.seed} is not accepted by {self.name}: less than 2**32 is."
+            )
         self.check_options()
 
     def check_options(self) -> None:
@@ -86,7 +79,7 @@ class SB3Agent(Agent):
             )
         _ = self.policy_name, self.policy_options
 
-    def check_task(self, task: TrainingTask) -> None:
+    def check_task(self, task: TrainingEnvs) -> None:
         """Refuse options that do not fit to the number of environments."""
 
     @property
@@ -100,7 +93,7 @@ class SB3Agent(Agent):
 
         given = self.config.policy_class.removesuffix(self.policy_suffix)
         kind = network_kind(
-            self.observation_space,
+            self.setup.observation_space,
             "" if given == "auto" else given,
             any_image=not self.config.normalize_images,
             convolution=self.config.features is None,
@@ -143,7 +136,7 @@ class SB3Agent(Agent):
             self.policy_name,
             envs,
             policy_kwargs=self.policy_options,
-            seed=self.seed,
+            seed=self.setup.seed,
             **self.algorithm_options,
         )
 
@@ -153,7 +146,7 @@ class SB3Agent(Agent):
 
         return make_actor(self)
 
-    def make_loop(self, task: TrainingTask) -> Loop:
+    def make_loop(self, task: TrainingEnvs) -> Loop:
         """Return the algorithm's training loop.
 
         Raises:
@@ -161,7 +154,7 @@ class SB3Agent(Agent):
         """
         from palaestra.agents.sb3.loop import make_loop
 
-        if not self.total_steps:
+        if not self.setup.total_steps:
             raise UserError(f"total_steps: {self.name} needs the length of the run, 1 or more.")
         self.check_task(task)
         return make_loop(self, task)
@@ -178,7 +171,7 @@ class Falling:
         return progress_remaining * self.initial
 
 
-def check_minibatches(config: Any, task: TrainingTask) -> None:
+def check_minibatches(config: Any, task: TrainingEnvs) -> None:
     """Refuse updates of a single step, whose advantage has no variance.
 
     Raises:
@@ -197,7 +190,7 @@ def check_minibatches(config: Any, task: TrainingTask) -> None:
             )
 
 
-def check_train_freq(config: Any, task: TrainingTask) -> None:
+def check_train_freq(config: Any, task: TrainingEnvs) -> None:
     """Refuse updates by episode of several environments.
 
     Raises:

@@ -4,7 +4,7 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from palaestra.agents.base import TrainingTask
+from palaestra.agents.loop import TrainingEnvs
 from palaestra.agents.sb3.agent import SB3Agent, check_train_freq
 from palaestra.agents.sb3.options import ReplayOptions
 from palaestra.options import Options
@@ -32,6 +32,6 @@ class DQN(SB3Agent):
     acting: ClassVar[str] = "q_net"
     discrete_only: ClassVar[bool] = True
 
-    def check_task(self, task: TrainingTask) -> None:
+    def check_task(self, task: TrainingEnvs) -> None:
         """Refuse updates by episode of several environments."""
         check_train_freq(self.config, task)

@@ -9,7 +9,7 @@ from gymnasium.vector import AutoresetMode
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv
 
-from palaestra.agents.base import TrainingTask
+from palaestra.agents.loop import TrainingEnvs
 from palaestra.agents.sb3.native_envs import NativeVecEnv
 from palaestra.envs import make_vec
 from palaestra.envs.recorded import RecordedEpisodes
@@ -79,7 +79,7 @@ class EpisodeSums(gymnasium.Wrapper):
         return result
 
 
-def make_envs(task: TrainingTask, seed: int) -> RecordedVecEnv | NativeVecEnv:
+def make_envs(task: TrainingEnvs, seed: int) -> RecordedVecEnv | NativeVecEnv:
     """Return the environments of a task.
 
     Palaestra's own vector environments are stepped together. Any other one is stepped row by row,
@@ -114,7 +114,7 @@ def _is_native(env_id: str) -> bool:
     return hasattr(cls, "get_state") and mode == AutoresetMode.SAME_STEP
 
 
-def _single(task: TrainingTask) -> Callable[[], gymnasium.Env]:
+def _single(task: TrainingEnvs) -> Callable[[], gymnasium.Env]:
     options = dict(task.options)
     if task.env_id not in gymnasium.registry:
         cls = registry.get("env", task.env_id)

@@ -15,13 +15,13 @@ from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.utils import get_device
 
-from palaestra.agents.base import TrainingTask, Weights
-from palaestra.agents.fragment import map_tree
-from palaestra.agents.loop import EpisodeBatch, Loop, Round
+from palaestra.agents.loop import EpisodeBatch, Iteration, Loop, TrainingEnvs
 from palaestra.agents.sb3 import state as state_of
 from palaestra.agents.sb3.environments import make_envs
 from palaestra.agents.sb3.generators import GlobalGenerators
 from palaestra.agents.sb3.metrics import collect_metrics, mean_metrics
+from palaestra.experience.fragment import map_tree
+from palaestra.experience.weights import Weights
 from palaestra.seeding import Role, integer, integers
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ _COUNTERS = (
 """Plain attributes of the algorithms that decide what they do next, where they have them."""
 
 
-def make_loop(agent: "SB3Agent", task: TrainingTask) -> "SB3Loop":
+def make_loop(agent: "SB3Agent", task: TrainingEnvs) -> "SB3Loop":
     """Return the loop that fits the agent's algorithm."""
     off_policy = issubclass(agent.algorithm_class, OffPolicyAlgorithm)
     return OffPolicyLoop(agent, task) if off_policy else OnPolicyLoop(agent, task)
@@ -55,26 +55,26 @@ class SB3Loop(Loop):
       algorithm: the Stable-Baselines3 object that trains.
     """
 
-    def __init__(self, agent: "SB3Agent", task: TrainingTask) -> None:
+    def __init__(self, agent: "SB3Agent", task: TrainingEnvs) -> None:
         self.steps = task.steps
-        self.generators = GlobalGenerators(agent.seed, get_device(agent.config.device))
+        self.generators = GlobalGenerators(agent.setup.seed, get_device(agent.config.device))
         self.recorder = EpisodeRecorder()
-        self._seed, self._resets, self._cut = agent.seed, 0, False
+        self._seed, self._resets, self._cut = agent.setup.seed, 0, False
         with self.generators:
-            self.envs = make_envs(task, agent.seed)
+            self.envs = make_envs(task, agent.setup.seed)
             self.algorithm = agent.make_algorithm(self.envs)
             self.algorithm.set_logger(Logger(folder=None, output_formats=[]))
-            self.algorithm._setup_learn(agent.total_steps, self.recorder)
+            self.algorithm._setup_learn(agent.setup.total_steps, self.recorder)
             self.recorder.on_training_start({}, {})
         policy = self.algorithm.policy
         self._acting = getattr(policy, agent.acting) if agent.acting else policy
 
-    def advance(self) -> Round:
+    def advance(self) -> Iteration:
         """Collect and learn once."""
         before, self._cut = self.algorithm.num_timesteps, False
         with self.generators:
             metrics, collect_s, learn_s = self._iterate()
-        return Round(
+        return Iteration(
             self.algorithm.num_timesteps - before,
             metrics,
             self.recorder.take(self.envs.sum_names),

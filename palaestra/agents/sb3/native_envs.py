@@ -8,8 +8,8 @@ import numpy as np
 from gymnasium.vector import VectorEnv
 from stable_baselines3.common.vec_env import VecEnv
 
-from palaestra.agents.fragment import map_tree
 from palaestra.envs.rows import reset_rows, step_info
+from palaestra.experience.fragment import map_tree
 from palaestra.seeding import Role, integers
 
 

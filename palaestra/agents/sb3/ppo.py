@@ -4,7 +4,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from palaestra.agents.base import TrainingTask
+from palaestra.agents.loop import TrainingEnvs
 from palaestra.agents.sb3.agent import SB3Agent, check_minibatches
 from palaestra.agents.sb3.options import ClippedOptions
 from palaestra.options import Options
@@ -27,6 +27,6 @@ class PPO(SB3Agent):
     name: ClassVar[str] = "sb3/ppo"
     algorithm: ClassVar[str] = "stable_baselines3:PPO"
 
-    def check_task(self, task: TrainingTask) -> None:
+    def check_task(self, task: TrainingEnvs) -> None:
         """Refuse updates whose advantages cannot be normalised."""
         check_minibatches(self.config, task)

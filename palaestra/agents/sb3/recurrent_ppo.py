@@ -4,7 +4,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from palaestra.agents.base import TrainingTask
+from palaestra.agents.loop import TrainingEnvs
 from palaestra.agents.sb3.agent import SB3Agent, check_minibatches
 from palaestra.agents.sb3.options import ClippedOptions
 from palaestra.errors import UserError
@@ -61,6 +61,6 @@ class RecurrentPPO(SB3Agent):
             )
         return options
 
-    def check_task(self, task: TrainingTask) -> None:
+    def check_task(self, task: TrainingEnvs) -> None:
         """Refuse updates whose advantages cannot be normalised."""
         check_minibatches(self.config, task)

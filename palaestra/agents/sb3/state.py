@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from palaestra.agents.base import Weights
-from palaestra.agents.fragment import map_tree
 from palaestra.errors import UserError
+from palaestra.experience.fragment import map_tree
+from palaestra.experience.weights import Weights
 
 _REPLAYED = ("observations", "next_observations", "actions", "rewards", "dones", "timeouts")
 

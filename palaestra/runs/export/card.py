@@ -8,7 +8,7 @@ import yaml
 from palaestra.runs.config import RunConfig
 from palaestra.runs.export.layout import REPLAY
 from palaestra.runs.export.results import of_checkpoint
-from palaestra.runs.report.words import counted, duration, listed, number
+from palaestra.runs.report.format import counted, duration, listed, number
 
 Row = dict[str, Any]
 

@@ -7,13 +7,12 @@ from typing import Any
 import yaml
 
 from palaestra.errors import UserError
-from palaestra.runs.actors import RunActors
 from palaestra.runs.config import parse_yaml, resolve
+from palaestra.runs.evaluation.actors import RunActors
 from palaestra.runs.export.layout import CONFIG, WEIGHTS, check_files, is_export
 from palaestra.runs.export.plugins import import_allowed
 from palaestra.runs.export.weights import check_weights, from_safetensors
-from palaestra.runs.rollouts import build_agent
-from palaestra.runs.training import environment_spaces
+from palaestra.runs.rollouts.build import build_agent, environment_spaces
 
 __all__ = ["ExportedActors", "is_export"]
 

@@ -13,8 +13,8 @@ from palaestra.agents.base import Actor, Mode
 from palaestra.envs import make_vec
 from palaestra.envs.rows import reset_rows, step_info
 from palaestra.runs.config import EnvConfig, RunConfig
-from palaestra.runs.estimates import STRIP_KEYS
-from palaestra.runs.evaluation import Factory
+from palaestra.runs.evaluation.evaluate import Factory
+from palaestra.runs.evaluation.scoring import STRIP_KEYS
 from palaestra.seeding import Role, generator, integer
 
 MAX_FRAMES = 300

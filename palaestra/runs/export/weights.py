@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 
 import palaestra
-from palaestra.agents.base import Agent, Weights
+from palaestra.agents.base import Agent
 from palaestra.errors import UserError
+from palaestra.experience.weights import Weights
 
 _LENGTH = 8
 """Bytes of the header's length, little-endian, at the start of a safetensors file."""

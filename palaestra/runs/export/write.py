@@ -11,10 +11,8 @@ from typing import Any
 
 import palaestra
 from palaestra.errors import RunError, UserError
-from palaestra.runs.actors import RunActors, label
-from palaestra.runs.checkpoint import Checkpoints
-from palaestra.runs.checkpoint_format import checkpoint_name
 from palaestra.runs.config import RunConfig, config_hash, dump_yaml
+from palaestra.runs.evaluation.actors import RunActors, label
 from palaestra.runs.export.card import card
 from palaestra.runs.export.layout import (
     CARD,
@@ -34,8 +32,10 @@ from palaestra.runs.export.pictures import pictures
 from palaestra.runs.export.replay import record
 from palaestra.runs.export.results import results_of
 from palaestra.runs.export.weights import to_safetensors
-from palaestra.runs.folder import RunFolder
 from palaestra.runs.report.read import read_run
+from palaestra.runs.store.checkpoints import Checkpoints
+from palaestra.runs.store.folder import RunFolder
+from palaestra.runs.store.format import checkpoint_name
 
 EPISODES = 3
 """Episodes of the replay."""

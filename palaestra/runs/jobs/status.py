@@ -10,11 +10,11 @@ from typing import Any
 
 from palaestra.errors import RunError, UserError, did_you_mean
 from palaestra.runs.config import parse_yaml
-from palaestra.runs.folder import RunFolder
 from palaestra.runs.jobs.client import Cluster, NoAnswerError, Submission, connect
 from palaestra.runs.jobs.watch import follow
-from palaestra.runs.lock import owner_of
-from palaestra.runs.messages import say
+from palaestra.runs.progress import say
+from palaestra.runs.store.folder import RunFolder
+from palaestra.runs.store.lock import owner_of
 
 _POLL_S = 0.5
 _TAIL_BYTES = 65536

@@ -22,11 +22,11 @@ from palaestra.runs.config import (
     default_run_id,
     dump_yaml,
 )
-from palaestra.runs.folder import RunFolder, check_run_id
 from palaestra.runs.jobs.client import Cluster, Submission, connect
 from palaestra.runs.jobs.package import Upload, make_upload
 from palaestra.runs.jobs.watch import follow
-from palaestra.runs.messages import say
+from palaestra.runs.progress import say
+from palaestra.runs.store.folder import RunFolder, check_run_id
 
 STOP_WAIT_S = 600
 """Seconds that a job has to save a checkpoint once it is asked to stop."""

@@ -3,7 +3,7 @@
 from typing import TextIO
 
 from palaestra.runs.jobs.client import Cluster, Submission
-from palaestra.runs.messages import say
+from palaestra.runs.progress import say
 
 
 def follow(cluster: Cluster, submission_id: str, stream: TextIO) -> tuple[Submission, int]:

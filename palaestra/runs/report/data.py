@@ -5,15 +5,15 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from palaestra.runs.report.curves import Chart, charts
-from palaestra.runs.report.facts import facts, seconds
+from palaestra.runs.report.format import counted, duration, listed
 from palaestra.runs.report.groups import Group, group_runs
+from palaestra.runs.report.provenance import facts, seconds
 from palaestra.runs.report.read import Run
 from palaestra.runs.report.results import is_trained
 from palaestra.runs.report.strip import Strip
 from palaestra.runs.report.strips import strips
+from palaestra.runs.report.summary import verdict
 from palaestra.runs.report.tables import ENOUGH_SEEDS, Table, levels, tables
-from palaestra.runs.report.verdict import verdict
-from palaestra.runs.report.words import counted, duration, listed
 
 
 @dataclass(frozen=True)

@@ -13,13 +13,13 @@ import yaml
 
 from palaestra.runs.report.curves import Chart
 from palaestra.runs.report.data import Report
-from palaestra.runs.report.facts import commands, facts
+from palaestra.runs.report.format import number
+from palaestra.runs.report.provenance import commands, facts
 from palaestra.runs.report.read import Run
 from palaestra.runs.report.results import Figure
 from palaestra.runs.report.runs_table import anchor, runs_table_html
 from palaestra.runs.report.strip import strip_html
 from palaestra.runs.report.tables import Column, Row, Table
-from palaestra.runs.report.words import number
 
 _SECTIONS = {
     "learning": ("Learning", "Training episodes, agents acting as they learn."),

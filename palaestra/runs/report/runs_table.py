@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from html import escape
 
 from palaestra.runs.report.data import Report
-from palaestra.runs.report.facts import final_return, seconds
+from palaestra.runs.report.format import decimals, duration, number
+from palaestra.runs.report.provenance import final_return, seconds
 from palaestra.runs.report.read import Run
 from palaestra.runs.report.results import Figure
 from palaestra.runs.report.tables import Table
-from palaestra.runs.report.words import decimals, duration, number
 
 
 @dataclass(frozen=True)

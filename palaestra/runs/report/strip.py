@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
 
-from palaestra.runs.report.words import number
+from palaestra.runs.report.format import number
 
 CELL = 15
 """Width of a step in pixels where the episode is short enough."""

@@ -4,10 +4,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from palaestra.runs.report.curves import Level
+from palaestra.runs.report.format import counted, decimals, listed
 from palaestra.runs.report.groups import Group
 from palaestra.runs.report.read import Run
 from palaestra.runs.report.results import Figure, Result, results
-from palaestra.runs.report.words import counted, decimals, listed
 
 ENOUGH_SEEDS = 5
 """With fewer, bootstrap intervals are too short: a nominal 95 % covers 88 % with 3."""

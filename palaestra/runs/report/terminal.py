@@ -7,10 +7,10 @@ from rich.console import Console
 from rich.table import Table as Grid
 
 from palaestra.runs.report.data import gather
+from palaestra.runs.report.format import number
 from palaestra.runs.report.read import read_runs
 from palaestra.runs.report.results import Figure
 from palaestra.runs.report.tables import Column, Table
-from palaestra.runs.report.words import number
 
 _WIDE_ENOUGH = 150
 """Columns from which on intervals stand beside their values, not below; used for files too."""

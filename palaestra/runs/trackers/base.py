@@ -10,10 +10,10 @@ from time import time
 from typing import TYPE_CHECKING, Any
 
 from palaestra.errors import UserError, did_you_mean
-from palaestra.runs.lock import owner_of
+from palaestra.runs.store.lock import owner_of
 
 if TYPE_CHECKING:
-    from palaestra.runs.folder import RunFolder
+    from palaestra.runs.store.folder import RunFolder
 
 TRACKERS = ("tensorboard", "mlflow", "wandb")
 """The names of the trackers; each is also the name of the package behind it."""

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
     from mlflow.tracking import MlflowClient
 
-    from palaestra.runs.folder import RunFolder
+    from palaestra.runs.store.folder import RunFolder
 
 STORE = "mlflow.db"
 """Name of the store in the folder of runs."""

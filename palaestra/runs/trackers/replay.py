@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from palaestra.errors import RunError, UserError
-from palaestra.runs.lock import owner_of
 from palaestra.runs.report.read import read_lines
+from palaestra.runs.store.lock import owner_of
 from palaestra.runs.trackers.base import Tracker, require_trackers
 
 if TYPE_CHECKING:
-    from palaestra.runs.folder import RunFolder
+    from palaestra.runs.store.folder import RunFolder
 
 _CLASSES = {"tensorboard": "TensorBoardTracker", "mlflow": "MlflowTracker", "wandb": "WandbTracker"}
 

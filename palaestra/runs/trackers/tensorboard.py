@@ -9,7 +9,7 @@ import yaml
 from palaestra.runs.trackers.base import Tracker, scalars, wall_time
 
 if TYPE_CHECKING:
-    from palaestra.runs.folder import RunFolder
+    from palaestra.runs.store.folder import RunFolder
 
 
 class TensorBoardTracker(Tracker):

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import IO
 
 from palaestra.errors import RunError, UserError
-from palaestra.runs.folder import RunFolder
-from palaestra.runs.lock import owner_of
+from palaestra.runs.store.folder import RunFolder
+from palaestra.runs.store.lock import owner_of
 from palaestra.runs.trackers.base import require_trackers, state_of
 from palaestra.runs.trackers.mlflow import ARTIFACTS, QUIET, STATE, find_runs, open_store, store_uri
 from palaestra.runs.trackers.replay import history, own_trackers, read_config, replay

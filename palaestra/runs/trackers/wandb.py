@@ -9,7 +9,7 @@ from palaestra.errors import UserError
 from palaestra.runs.trackers.base import Tracker, scalars, status_of, wall_time
 
 if TYPE_CHECKING:
-    from palaestra.runs.folder import RunFolder
+    from palaestra.runs.store.folder import RunFolder
 
 
 class WandbTracker(Tracker):

@@ -6,7 +6,8 @@ import gymnasium
 import numpy as np
 import torch
 
-from palaestra.agents.base import Agent, TrainingTask, make
+from palaestra.agents.base import Agent, make
+from palaestra.agents.loop import TrainingEnvs
 from palaestra.envs import make_vec
 
 REPLAY: dict[str, Any] = {
@@ -48,7 +49,7 @@ def loop_on(
     **given: Any,
 ) -> Any:
     """Return a fresh training loop."""
-    task = TrainingTask(env_id, num_envs, tuple(wrappers), env_options or {}, 16)
+    task = TrainingEnvs(env_id, num_envs, tuple(wrappers), env_options or {}, 16)
     return agent_on(env_id, name, wrappers=wrappers, **given).make_loop(task)
 
 

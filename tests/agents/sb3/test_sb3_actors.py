@@ -11,10 +11,10 @@ from gymnasium import spaces
 from sb3_cases import ALGORITHMS, agent_on, finish, loop_on
 
 from palaestra.agents.base import make
-from palaestra.agents.fragment import map_tree
 from palaestra.envs.suites import Suite, Task
 from palaestra.errors import UserError
-from palaestra.runs.evaluation import evaluate
+from palaestra.experience.fragment import map_tree
+from palaestra.runs.evaluation.evaluate import evaluate
 
 N = 5
 BOX = spaces.Box(-1, 1, (3,), np.float32)

@@ -10,7 +10,7 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv
 
-from palaestra.agents.base import TrainingTask
+from palaestra.agents.loop import TrainingEnvs
 from palaestra.agents.sb3.environments import EpisodeSums, RecordedVecEnv, make_envs
 from palaestra.agents.sb3.native_envs import NativeVecEnv
 from palaestra.errors import UserError
@@ -21,7 +21,7 @@ NATIVE = ["palaestra/BernoulliBandit-v0", "palaestra/TicTacToe-v0"]
 
 @pytest.mark.parametrize("env_id", NATIVE)
 def test_native_environments_tell_what_single_ones_tell(env_id: str) -> None:
-    native = make_envs(TrainingTask(env_id, 3, (), {}, 1), seed=5)
+    native = make_envs(TrainingEnvs(env_id, 3, (), {}, 1), seed=5)
     assert isinstance(native, NativeVecEnv)
     single = DummyVecEnv([lambda: Monitor(gymnasium.make(env_id))] * 3)
     single._seeds = [*integers(5, Role.ENV, range(3))]
@@ -45,7 +45,7 @@ def test_native_environments_tell_what_single_ones_tell(env_id: str) -> None:
 
 
 def test_single_environments_are_seeded_as_the_library_does() -> None:
-    ours = make_envs(TrainingTask("CartPole-v1", 3, (), {}, 1), seed=7)
+    ours = make_envs(TrainingEnvs("CartPole-v1", 3, (), {}, 1), seed=7)
     assert isinstance(ours, RecordedVecEnv)
     theirs = make_vec_env("CartPole-v1", n_envs=3, seed=7)
     np.testing.assert_array_equal(ours.reset(), theirs.reset())
@@ -64,7 +64,7 @@ def test_sums_that_the_environment_names_reach_the_episodes() -> None:
 
 def test_single_environments_sum_the_same() -> None:
     env_id = "palaestra/BernoulliBandit-v0"
-    native = make_envs(TrainingTask(env_id, 1, (), {}, 1), seed=5)
+    native = make_envs(TrainingEnvs(env_id, 1, (), {}, 1), seed=5)
     single = DummyVecEnv([lambda: EpisodeSums(Monitor(gymnasium.make(env_id)), ("regret",))])
     single._seeds = [*integers(5, Role.ENV, range(1))]
     native.seed(5)

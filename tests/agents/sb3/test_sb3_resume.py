@@ -9,7 +9,7 @@ import pytest
 import torch
 from sb3_cases import ALGORITHMS, CLIPPED, REPLAY, assert_same, assert_same_rounds, finish, loop_on
 
-from palaestra.runs.checkpoint import Checkpoints, load_checkpoint
+from palaestra.runs.store.checkpoints import Checkpoints, load_checkpoint
 
 SHORT: dict[str, Any] = {"env_options": {"max_episode_steps": 20}}
 

@@ -8,10 +8,10 @@ import pytest
 from export_example import RUNS, config_of
 
 from palaestra.runs.config import EvaluationConfig
+from palaestra.runs.evaluation.run import evaluate_run
 from palaestra.runs.export.write import write_export
-from palaestra.runs.folder import RunFolder
-from palaestra.runs.training import train
-from palaestra.runs.verbs import evaluate_run
+from palaestra.runs.store.folder import RunFolder
+from palaestra.runs.training.train import train
 
 
 @pytest.fixture(scope="session")

@@ -18,7 +18,7 @@ from palaestra.runs.export import plugins
 from palaestra.runs.export.layout import facts_of, is_export
 from palaestra.runs.export.read import ExportedActors
 from palaestra.runs.export.weights import from_safetensors, to_safetensors
-from palaestra.runs.folder import RunFolder
+from palaestra.runs.store.folder import RunFolder
 
 Copy = Callable[[str], Path]
 

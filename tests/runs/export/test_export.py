@@ -16,12 +16,12 @@ from palaestra.agents.base import Mode
 from palaestra.envs import make_vec
 from palaestra.envs.rows import reset_rows
 from palaestra.errors import RunError, UserError
-from palaestra.runs.actors import RunActors
-from palaestra.runs.evaluation import evaluate
+from palaestra.runs.evaluation.actors import RunActors
+from palaestra.runs.evaluation.evaluate import evaluate
 from palaestra.runs.export.layout import check_files, facts_of, is_export
 from palaestra.runs.export.read import ExportedActors
 from palaestra.runs.export.write import export_name, write_export
-from palaestra.runs.folder import RunFolder
+from palaestra.runs.store.folder import RunFolder
 
 EVALUATED = sorted(SUITES)
 
@@ -107,7 +107,7 @@ def test_an_export_from_another_process_has_the_same_bytes(
     runs: dict[str, RunFolder], exports: dict[str, Path], tmp_path: Path
 ) -> None:
     program = (
-        "import sys, typer; from palaestra.runs.cli_export import export; "
+        "import sys, typer; from palaestra.runs.cli.export import export; "
         "app = typer.Typer(); app.command()(export); "
         "heavy = {'torch', 'matplotlib', 'safetensors', 'ray'} & set(sys.modules); "
         "assert not heavy, heavy; app()"

@@ -9,7 +9,6 @@ from fakes import FakeClient
 
 from palaestra.errors import RunError, UserError
 from palaestra.runs.config import load_config
-from palaestra.runs.folder import RunFolder
 from palaestra.runs.jobs import status as module
 from palaestra.runs.jobs.client import Cluster, NoAnswerError
 from palaestra.runs.jobs.status import (
@@ -21,7 +20,8 @@ from palaestra.runs.jobs.status import (
     show_status,
     stop_run,
 )
-from palaestra.runs.lock import RunLock
+from palaestra.runs.store.folder import RunFolder
+from palaestra.runs.store.lock import RunLock
 
 CONFIG = load_config("demo", ["threads=1", "total_steps=1000"])
 HERE = "http://here:1"

@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 
 from palaestra.errors import RunError, UserError
 from palaestra.runs.config import config_hash, load_config
-from palaestra.runs.folder import RunFolder
 from palaestra.runs.jobs import submit as module
 from palaestra.runs.jobs.client import Cluster, Submission
 from palaestra.runs.jobs.package import Upload
 from palaestra.runs.jobs.submit import Decision, Job, decide, prepare, submit, submit_and_show
+from palaestra.runs.store.folder import RunFolder
 
 CONFIG = load_config("demo", ["threads=1", "evaluation=null"])
 

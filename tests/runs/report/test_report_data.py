@@ -12,14 +12,14 @@ from report_example import TASK, bandit_summary, write_identity, write_json, wri
 from palaestra.errors import UserError
 from palaestra.runs.report.curves import Line, band, charts, thin
 from palaestra.runs.report.data import gather
-from palaestra.runs.report.facts import commands
+from palaestra.runs.report.format import counted, duration, listed, number
 from palaestra.runs.report.groups import group_runs
+from palaestra.runs.report.provenance import commands
 from palaestra.runs.report.read import read_run, read_runs
 from palaestra.runs.report.results import Figure
 from palaestra.runs.report.strip import BanditEpisode, Game, Play, spread
+from palaestra.runs.report.summary import _side
 from palaestra.runs.report.tables import Row, levels, tables
-from palaestra.runs.report.verdict import _side
-from palaestra.runs.report.words import counted, duration, listed, number
 
 
 def test_band_of_equal_runs_has_zero_width_and_their_value() -> None:
@@ -146,7 +146,7 @@ def test_several_runs_are_averaged_with_the_run_as_unit(tmp_path: Path) -> None:
 
 def test_what_an_evaluation_saves_is_read_as_it_was_found(tmp_path: Path) -> None:
     from palaestra.registry import registry
-    from palaestra.runs.evaluation import evaluate, rule
+    from palaestra.runs.evaluation.evaluate import evaluate, rule
 
     folder = write_run(tmp_path)
     shutil.rmtree(folder / "eval")

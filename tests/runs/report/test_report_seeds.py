@@ -13,9 +13,9 @@ from rich.console import Console
 
 from palaestra.runs.report.curves import Line, band, charts
 from palaestra.runs.report.data import gather
-from palaestra.runs.report.facts import final_return
 from palaestra.runs.report.groups import group_runs
 from palaestra.runs.report.page import render
+from palaestra.runs.report.provenance import final_return
 from palaestra.runs.report.read import Run, read_runs
 from palaestra.runs.report.runs_table import anchor
 from palaestra.runs.report.tables import tables

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from tracker_cases import MakeRun, config
 
-from palaestra.runs.folder import RunFolder
+from palaestra.runs.store.folder import RunFolder
 from palaestra.runs.trackers.mlflow import STORE, open_store
 
 

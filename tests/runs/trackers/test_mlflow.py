@@ -6,8 +6,8 @@ import pytest
 from tracker_cases import CONFIG, MakeRun, line
 
 from palaestra.errors import UserError
-from palaestra.runs.folder import RunFolder
-from palaestra.runs.lock import RunLock
+from palaestra.runs.store.folder import RunFolder
+from palaestra.runs.store.lock import RunLock
 from palaestra.runs.trackers import open_trackers, replay
 from palaestra.runs.trackers.mlflow import find_runs, open_store
 from palaestra.runs.trackers.ui import find_folders, sync

@@ -10,8 +10,8 @@ from tracker_cases import MakeRun, curves, line
 from tracker_readers import READERS
 
 from palaestra.errors import RunError, UserError
-from palaestra.runs.folder import RunFolder
-from palaestra.runs.lock import RunLock
+from palaestra.runs.store.folder import RunFolder
+from palaestra.runs.store.lock import RunLock
 from palaestra.runs.trackers import TRACKERS, check_trackers, open_trackers, replay
 from palaestra.runs.trackers.base import Tracker
 

@@ -15,7 +15,7 @@ from tracker_cases import MakeRun, line
 from palaestra.errors import UserError
 from palaestra.runs.trackers.ui import check_port
 
-PROGRAM = "import typer; from palaestra.runs.cli_trackers import ui; typer.run(ui)"
+PROGRAM = "import typer; from palaestra.runs.cli.trackers import ui; typer.run(ui)"
 
 
 def free_port() -> int:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from palaestra.runs.config import RunConfig, resolve
-from palaestra.runs.folder import RunFolder
+from palaestra.runs.store.folder import RunFolder
 
 CONFIG = {
     "experiment": "walk",

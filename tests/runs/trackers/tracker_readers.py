@@ -4,7 +4,7 @@ import json
 import struct
 from typing import Any
 
-from palaestra.runs.folder import RunFolder
+from palaestra.runs.store.folder import RunFolder
 from palaestra.runs.trackers.mlflow import find_runs, open_store
 
 Curves = dict[str, list[tuple[int, float]]]

@@ -1,0 +1,1 @@
+"""The data that every room speaks: fragments, states, recorded episodes, weights. NumPy alone."""

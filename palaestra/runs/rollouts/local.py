@@ -1,0 +1,42 @@
+"""The workers of a run in this process."""
+
+from typing import Any
+
+from palaestra.experience.weights import Weights
+from palaestra.runs.config import RunConfig
+from palaestra.runs.rollouts.worker import Rollout, Worker
+
+
+class LocalRollouts:
+    """Workers in this process, one after another."""
+
+    def __init__(self, config: RunConfig) -> None:
+        self.workers = [Worker(config, i) for i in range(max(1, config.rollout.workers))]
+
+    def collect(self, weights: Weights, version: int) -> list[Rollout]:
+        """Return one fragment from each worker."""
+        return [worker.collect(weights, version) for worker in self.workers]
+
+    @property
+    def restores_environments(self) -> bool:
+        """Whether the state holds where the environments are."""
+        return all(worker.restores_environments for worker in self.workers)
+
+    def reset_environments(self) -> None:
+        """Cut every episode short."""
+        for worker in self.workers:
+            worker.reset_environments()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state of every worker."""
+        return {str(i): worker.state_dict() for i, worker in enumerate(self.workers)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Set the state of every worker."""
+        for i, worker in enumerate(self.workers):
+            worker.load_state_dict(state[str(i)])
+
+    def close(self) -> None:
+        """Close the environments."""
+        for worker in self.workers:
+            worker.close()

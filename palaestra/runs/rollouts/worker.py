@@ -1,0 +1,109 @@
+"""A worker: one collector with its share of a run's environments, and what it hands over."""
+
+import time
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from palaestra.agents.loop import EpisodeBatch
+from palaestra.experience.fragment import Fragment
+from palaestra.experience.weights import Weights
+from palaestra.runs.config import RunConfig, import_plugins
+from palaestra.runs.rollouts.build import build_agent
+from palaestra.runs.rollouts.collector import Collector
+from palaestra.seeding import Role, generator, integer
+
+
+@dataclass
+class Rollout:
+    """One fragment and the episodes that ended in it, as a worker hands them over."""
+
+    fragment: Fragment
+    episodes: EpisodeBatch
+    seconds: float
+    """Time spent collecting, without waiting and transfer."""
+
+
+class Rollouts(Protocol):
+    """Collects one fragment from every worker, in the order of the workers."""
+
+    def collect(self, weights: Weights, version: int) -> list[Rollout]:
+        """Act with `weights`, which are the `version`-th, and return one fragment a worker."""
+
+    @property
+    def restores_environments(self) -> bool:
+        """Whether `state_dict` holds where the environments are."""
+
+    def reset_environments(self) -> None:
+        """Cut every episode short."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything that decides the next fragments."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on exactly where `state_dict` was taken."""
+
+    def close(self) -> None:
+        """Close the environments and end the workers."""
+
+
+class Worker:
+    """One collector with its share of the environments: rows of worker w out of W.
+
+    The streams of an environment depend on its global index alone, the acting stream on the
+    worker's; so the same configuration gives the same fragments in-process and in Ray.
+
+    Args:
+      config: the run's configuration.
+      index: which worker this is.
+      attempt: how often the worker was started again without its state; it then plays other
+        episodes than before.
+    """
+
+    def __init__(self, config: RunConfig, index: int, attempt: int = 0) -> None:
+        self.steps = config.rollout.steps
+        import_plugins(config.plugins)
+        from palaestra.envs import make_vec
+
+        count = config.env.num_envs // max(1, config.rollout.workers)
+        first = index * count
+        env = make_vec(config.env.id, count, config.env.wrappers, **config.env.options)
+        agent = build_agent(config, env.single_observation_space, env.single_action_space)
+        # A key of its own: adding to the seed would play the episodes of another run.
+        again = (attempt,) if attempt else ()
+        self.collector = Collector(
+            env,
+            agent.make_actor(),
+            generator(config.seed, Role.ACTING, index, *again),
+            [integer(config.seed, Role.ENV, row, *again) for row in range(first, first + count)],
+            first,
+            config.env.reset_at_checkpoint,
+        )
+
+    @property
+    def restores_environments(self) -> bool:
+        """Whether the state holds where the environments are."""
+        return self.collector.restores_environments
+
+    def reset_environments(self) -> None:
+        """Cut every episode short."""
+        self.collector.reset_environments()
+
+    def collect(self, weights: Weights, version: int) -> Rollout:
+        """Return the next fragment, collected with `weights`."""
+        start = time.perf_counter()
+        self.collector.actor.load_weights(weights)
+        fragment, episodes = self.collector.collect(self.steps)
+        fragment.version = version
+        return Rollout(fragment, episodes, time.perf_counter() - start)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the collector's state."""
+        return self.collector.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a collector's state."""
+        self.collector.load_state_dict(state)
+
+    def close(self) -> None:
+        """Close the environments."""
+        self.collector.env.close()

@@ -1,0 +1,1 @@
+"""The run folder on disk: manifest, logs, lock, checkpoints."""

@@ -1,0 +1,69 @@
+"""The loop of Palaestra's own agents: rollouts bring fragments, the learner learns from them."""
+
+import time
+from typing import Any
+
+from palaestra.agents.base import Learner
+from palaestra.agents.loop import Iteration, Loop, join_episodes
+from palaestra.experience.weights import Weights
+from palaestra.runs.rollouts.worker import Rollouts
+
+
+class RolloutLoop(Loop):
+    """Every worker collects a fragment with the same weights, then the learner learns from all.
+
+    Args:
+      learner, rollouts: the two ends.
+    """
+
+    def __init__(self, learner: Learner, rollouts: Rollouts) -> None:
+        self.learner = learner
+        self.rollouts = rollouts
+        self.updates = 0
+        self.restores_environments = rollouts.restores_environments
+
+    def advance(self) -> Iteration:
+        """Collect one fragment from every worker and learn from them."""
+        start = time.perf_counter()
+        rollouts = self.rollouts.collect(self.learner.weights(), self.updates)
+        collected = time.perf_counter()
+        metrics = self.learner.update([rollout.fragment for rollout in rollouts])
+        self.updates += 1
+        return Iteration(
+            sum(rollout.fragment.steps for rollout in rollouts),
+            metrics,
+            join_episodes([rollout.episodes for rollout in rollouts]),
+            collected - start,
+            time.perf_counter() - collected,
+        )
+
+    def weights(self) -> Weights:
+        """Return the learner's weights."""
+        return self.learner.weights()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state of both ends."""
+        return {
+            "learner": self.learner.state_dict(),
+            "rollouts": self.rollouts.state_dict(),
+            "updates": self.updates,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on exactly where `state_dict` was taken."""
+        self.learner.load_state_dict(state["learner"])
+        self.rollouts.load_state_dict(state["rollouts"])
+        self.updates = state["updates"]
+
+    def reset_environments(self) -> None:
+        """Cut every episode short."""
+        self.rollouts.reset_environments()
+
+    @property
+    def failures(self) -> list[dict[str, Any]]:
+        """One record for each restart of a worker."""
+        return getattr(self.rollouts, "failures", [])
+
+    def close(self) -> None:
+        """Close the environments and end the workers."""
+        self.rollouts.close()

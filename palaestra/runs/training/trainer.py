@@ -1,0 +1,308 @@
+"""The trainer: a loop advances round by round, and everything is recorded so that it can go on."""
+
+import math
+import signal
+import time
+import warnings
+from contextlib import suppress
+from types import FrameType
+from typing import Any
+
+import numpy as np
+
+from palaestra.agents.loop import EpisodeBatch, Iteration, Loop, join_episodes
+from palaestra.errors import RunError
+from palaestra.runs.config import RunConfig, config_hash
+from palaestra.runs.progress import ProgressDisplay, say
+from palaestra.runs.store.checkpoints import Checkpoints
+from palaestra.runs.store.folder import LOGS, RunFolder
+from palaestra.runs.store.random_state import global_random_state, set_global_random_state
+
+LOOK_S = 0.5
+"""Seconds between two looks for a request to stop."""
+
+
+class Trainer:
+    """One run in progress: its loop, its counters, and what is written of them.
+
+    Args:
+      config: the run's configuration.
+      folder: where the run is recorded.
+      loop: what collects and learns.
+      quiet: show no progress.
+    """
+
+    def __init__(
+        self, config: RunConfig, folder: RunFolder, loop: Loop, *, quiet: bool = False
+    ) -> None:
+        self.config = config
+        self.folder = folder
+        self.loop = loop
+        self.quiet = quiet
+        self.agent_steps = self.updates = self.episodes = 0
+        keep = config.checkpoint
+        self.checkpoints = Checkpoints(folder.checkpoints, keep.keep_last, keep.keep_every)
+        self._every = keep.every or max(1, -(-config.total_steps // 10))
+        self._num_checkpoints = 0
+        self._best: float | None = None  # of the metric that decides which checkpoint is best
+        self._line: dict[str, Any] = {}  # the last one of metrics
+        self._since: list[EpisodeBatch] = []  # episodes since the last line of metrics
+        self._collect_s = self._learn_s = 0.0
+        self._interrupted = False
+        self._random: dict[str, Any] | None = None
+
+    def run(self) -> str:
+        """Train until `total_steps` or a request to stop, and return the status of the run.
+
+        Ctrl-C, SIGTERM and a file `stop-requested` in the run folder end the loop after the
+        current round, with a checkpoint; a second Ctrl-C ends the process at once.
+        """
+        self.folder.begin_attempt(self.agent_steps)
+        self._start = self._last = self._last_saved = self._last_looked = time.perf_counter()
+        self._last_steps = self.agent_steps
+        trackers = self._open_trackers()
+        if self._random is not None:  # after whatever may have drawn from the global generators
+            set_global_random_state(self._random)
+        handlers = self._catch_signals()
+        try:
+            with self._progress() as progress:
+                while self.agent_steps < self.config.total_steps and not self._stop():
+                    before = self.agent_steps
+                    done = self._advance()
+                    line = self._record(done)
+                    for tracker in trackers if line is not None else ():
+                        tracker.log(line, self.agent_steps)
+                    progress.advance(done.steps, _note(line))
+                    if self._is_due(before):
+                        self.save_checkpoint(wait=False)
+            self.save_checkpoint()
+            # An interrupt in the last round leaves nothing to go on with.
+            finished = self.agent_steps >= self.config.total_steps
+            self._end("succeeded" if finished else "stopped")
+        except RunError as error:
+            # Workers or a checkpoint failed, between two rounds: the state is whole.
+            self._save_in_need()
+            self._end("failed", str(error))
+            raise
+        except OSError as error:
+            raise self._unwritable(error) from error
+        except BaseException as error:
+            self._end("failed", f"{type(error).__name__}: {error}")
+            raise
+        finally:
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+            for tracker in trackers:
+                tracker.close()
+            with suppress(RunError):  # told already, or of no account beside what ended the run
+                self.checkpoints.wait()
+        return self.folder.manifest["status"]
+
+    def _advance(self) -> Iteration:
+        """Collect and learn once, count it and note the episodes that ended."""
+        done = self.loop.advance()
+        self._collect_s += done.collect_s
+        self._learn_s += done.learn_s
+        self.agent_steps += done.steps
+        self.updates += 1
+        batch = done.episodes
+        self.episodes += len(batch.env)
+        self._since.append(batch)
+        if len(batch.env):
+            columns = {"env": batch.env, **_columns(batch)}
+            self.folder.write_episodes(
+                {"agent_steps": self.agent_steps}
+                | {name: np.round(column, 6).tolist() for name, column in columns.items()}
+            )
+        return done
+
+    def _record(self, done: Iteration) -> dict[str, Any] | None:
+        """Write a line of metrics where one is due, and return it."""
+        due = self.updates % self.config.log_interval == 0
+        if not due and self.agent_steps < self.config.total_steps:
+            return None
+        now = time.perf_counter()
+        rate = (self.agent_steps - self._last_steps) / (now - self._last)
+        line: dict[str, Any] = {
+            "agent_steps": self.agent_steps,
+            "frames": self.agent_steps,
+            "updates": self.updates,
+            "attempt": self.folder.manifest["attempts"][-1]["n"],
+            "t": round(now - self._start, 3),
+            **_episode_metrics(join_episodes(self._since)),
+            **done.metrics,
+            "time/agent_steps_per_s": rate,
+            "time/collect_s": self._collect_s,
+            "time/learn_s": self._learn_s,
+        }
+        line = {k: v for k, v in line.items() if not (isinstance(v, float) and math.isnan(v))}
+        self.folder.write_metrics(line)
+        self._line = line
+        self._last, self._last_steps = now, self.agent_steps
+        self._collect_s = self._learn_s = 0.0
+        self._since = []
+        return line
+
+    def _stop(self) -> bool:
+        """Whether to stop here; the folder is looked at every LOOK_S seconds."""
+        now = time.perf_counter()
+        if not self._interrupted and now - self._last_looked > LOOK_S:
+            self._last_looked = now
+            self._interrupted = self.folder.stop_requested()
+        return self._interrupted
+
+    def _is_due(self, before: int) -> bool:
+        """Whether a checkpoint is due, by agent steps or by time."""
+        if self.agent_steps >= self.config.total_steps:
+            return False  # the last one follows
+        if self.agent_steps // self._every > before // self._every:
+            return True
+        if not self.loop.restores_environments:
+            return False  # it would change the run, which only agent steps may decide
+        minutes = self.config.checkpoint.minutes
+        return minutes is not None and time.perf_counter() - self._last_saved > 60 * minutes
+
+    def _is_best(self) -> bool:
+        """Whether the chosen metric is better than at any checkpoint before, and remember it."""
+        wanted = self.config.checkpoint
+        value = self._line.get(wanted.best) if wanted.best else None
+        if value is None:
+            return False
+        sign = 1 if wanted.best_is == "max" else -1
+        if self._best is not None and sign * value <= sign * self._best:
+            return False
+        self._best = value
+        return True
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything that the run needs to go on."""
+        since = join_episodes(self._since) if self._since else None
+        return {
+            "loop": self.loop.state_dict(),
+            "run": {
+                "agent_steps": self.agent_steps,
+                "updates": self.updates,
+                "episodes": self.episodes,
+                "checkpoints": self._num_checkpoints,
+                "best": self._best,
+                "logs": self.folder.log_lengths(),
+                "episodes_since": {} if since is None else {"env": since.env, **_columns(since)},
+            },
+            "random": global_random_state(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on exactly where `state_dict` was taken; what was recorded after it is cut off.
+
+        Raises:
+          UserError: the files of the run do not belong to the checkpoint.
+        """
+        run = state["run"]
+        self.loop.load_state_dict(state["loop"])
+        if run["logs"] is not None:
+            self.folder.cut_logs(run["logs"])
+        self.agent_steps, self.updates = run["agent_steps"], run["updates"]
+        self.episodes = run["episodes"]
+        self._num_checkpoints, self._best = run["checkpoints"], run["best"]
+        if since := dict(run["episodes_since"]):
+            env, returns, length = (since.pop(name) for name in ("env", "return", "length"))
+            self._since = [EpisodeBatch(env, returns, length, since)]
+        self._random = state.get("random")  # absent from the oldest format
+
+    def save_checkpoint(self, *, wait: bool = True) -> None:
+        """Write a checkpoint; its part `actor` alone is enough to act.
+
+        Args:
+          wait: return when it is on disk; else it is written while training goes on.
+        """
+        if not self.loop.restores_environments:
+            self.loop.reset_environments()
+        self._num_checkpoints += 1
+        best = self._is_best()
+        self.checkpoints.save(
+            self.agent_steps,
+            {"actor": self.loop.weights(), **self.state_dict()},
+            {
+                "run_id": self.folder.manifest["run_id"],
+                "config_hash": config_hash(self.config),
+            },
+            number=self._num_checkpoints,
+            best=best,
+            flush=[self.folder.path / name for name in LOGS],
+            wait=wait,
+        )
+        self._last_saved = time.perf_counter()
+
+    def _save_in_need(self) -> None:
+        try:
+            self.save_checkpoint()
+        except RunError as error:
+            warnings.warn(str(error), stacklevel=2)
+
+    def _unwritable(self, error: OSError) -> RunError:
+        """Say what the run folder could not take; the manifest may not be written either."""
+        last = (self.checkpoints.names() or ["none"])[-1]
+        failure = RunError(
+            f"{self.folder.path}: cannot be written: {error}. The last checkpoint is {last}; make "
+            f"room, then: palaestra resume {self.folder.path.name}"
+        )
+        with suppress(OSError):
+            self._end("failed", str(failure))
+        return failure
+
+    def _end(self, status: str, reason: str = "") -> None:
+        restored = self.loop.restores_environments
+        self.folder.end_attempt(
+            status,
+            reason,
+            env_state="restored" if restored else "reset_at_checkpoint",
+            failures=[*self.folder.manifest["failures"], *self.loop.failures],
+            wall_seconds=round(time.perf_counter() - self._start, 3),
+            agent_steps=self.agent_steps,
+        )
+
+    def _open_trackers(self) -> list[Any]:
+        from palaestra.runs.trackers import open_trackers
+
+        def tell(message: str) -> None:
+            self.folder.log(message)
+            say(message)
+
+        return list(open_trackers(self.config.all_trackers, self.folder, tell))
+
+    def _progress(self) -> ProgressDisplay:
+        return ProgressDisplay(
+            f"train {self.folder.manifest['run_id']}",
+            self.config.total_steps,
+            quiet=self.quiet,
+            start=self.agent_steps,
+            log=self.folder.log,
+        )
+
+    def _catch_signals(self) -> dict[int, Any]:
+        def stop(number: int, frame: FrameType | None) -> None:
+            if self._interrupted and number == signal.SIGINT:
+                raise KeyboardInterrupt
+            self._interrupted = True
+
+        try:
+            return {n: signal.signal(n, stop) for n in (signal.SIGINT, signal.SIGTERM)}
+        except ValueError:  # not in the main thread: whoever owns it handles signals
+            return {}
+
+
+def _note(line: dict[str, Any] | None) -> str:
+    shown = ("rollout/regret", "rollout/return")
+    name = next((n for n in shown if line and n in line), None)
+    return f"{name.partition('/')[2]} {line[name]:.2f}" if line and name else ""
+
+
+def _columns(batch: EpisodeBatch) -> dict[str, np.ndarray]:
+    return {"return": batch.returns, "length": batch.length, **batch.sums}
+
+
+def _episode_metrics(batch: EpisodeBatch) -> dict[str, float]:
+    if not len(batch.env):
+        return {"rollout/episodes": 0}
+    means = {f"rollout/{name}": float(np.mean(x)) for name, x in _columns(batch).items()}
+    return means | {"rollout/episodes": len(batch.env)}
