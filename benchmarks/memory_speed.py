@@ -105,7 +105,7 @@ def ours(setting: dict[str, Any], policy: dict[str, Any]) -> Round:
         }
     )
     loop = build_loop(config)
-    return lambda: loop.advance().steps
+    return lambda: loop.advance().agent_steps
 
 
 def theirs(setting: dict[str, Any]) -> Round:

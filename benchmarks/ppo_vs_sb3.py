@@ -86,7 +86,7 @@ def ours(setting: dict[str, Any], policy: dict[str, Any], seed: int, vector: boo
     while steps < config.total_steps:
         found = rollouts.collect(learner.weights(), 0)
         learner.update([r.fragment for r in found])
-        steps += sum(r.fragment.steps for r in found)
+        steps += sum(r.fragment.env_steps for r in found)
     seconds = time.perf_counter() - start
     actor = rollouts.workers[0].collector.actor
     actor.load_weights(learner.weights())

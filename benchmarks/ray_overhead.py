@@ -36,7 +36,7 @@ def iterate(rollouts: Rollouts, learner, config: RunConfig) -> tuple[float, floa
         if isinstance(rollouts, LocalRollouts)
         else max(r.seconds for r in found)
     )
-    return seconds, (waited - own) / len(found), sum(r.fragment.steps for r in found)
+    return seconds, (waited - own) / len(found), sum(r.fragment.env_steps for r in found)
 
 
 def main() -> None:

@@ -58,7 +58,7 @@ def loop(steps: int, seed: int) -> Parameters:
     rounds = build_loop(configuration(steps, seed))
     done = 0
     while done < steps:
-        done += rounds.advance().steps
+        done += rounds.advance().agent_steps
     rounds.close()
     return rounds.weights()
 

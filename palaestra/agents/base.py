@@ -36,9 +36,6 @@ Step = tuple[np.ndarray, State, dict[str, np.ndarray]]
 class Actor(ABC):
     """Acts for N environments at once: cheap, picklable, without an optimiser."""
 
-    bootstraps: ClassVar[bool] = False
-    """Whether the learner wants this actor's extras at final and last observations."""
-
     @abstractmethod
     def initial_state(self, batch: int) -> State:
         """Return what the actor remembers before the first step of `batch` environments."""
@@ -52,7 +49,7 @@ class Actor(ABC):
         rng: np.random.Generator,
         mode: Mode,
     ) -> Step:
-        """Choose one action for each row.
+        """Choose one action for each row: those of the environments that decide now.
 
         Args:
           observation: `[N, ...]`, or a dict of such arrays. A Dict observation may hold
@@ -63,8 +60,17 @@ class Actor(ABC):
           mode: "sample" or "greedy".
         """
 
-    def load_weights(self, weights: Weights) -> None:
-        """Take over the learner's weights; an actor without a learner has none."""
+    def look_ahead(
+        self, observation: Tree, state: State, reset: np.ndarray
+    ) -> dict[str, np.ndarray]:
+        """Return what the learner wants of states in which nobody acts, as a value, `[N, ...]`.
+
+        It takes what `act` takes; nothing is drawn, and the state stays as it is.
+        """
+        return {}
+
+    def load_weights(self, weights: Weights, version: int = 0) -> None:
+        """Take over the learner's weights, its `version`-th; without a learner there are none."""
 
 
 class Learner(ABC):
@@ -99,6 +105,8 @@ class Agent(ABC):
     """
 
     Config: ClassVar[type[Options]] = Options
+    infos: ClassVar[tuple[str, ...]] = ()
+    """Step infos that the agent's fragments hold, by name."""
     needs_policy: ClassVar[bool] = False
 
     def __init__(self, config: Any, setup: Setup) -> None:

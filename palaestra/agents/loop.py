@@ -47,8 +47,10 @@ def join_episodes(batches: Sequence[EpisodeBatch], sum_names: Sequence[str] = ()
 class Iteration:
     """What happened in one round of collecting and learning."""
 
-    steps: int
-    """Agent steps taken, over all environments."""
+    agent_steps: int
+    """Environment steps that agents took, over all environments."""
+    decisions: int
+    """Actions chosen that have ended; fewer than agent steps where actions last."""
     metrics: Mapping[str, float]
     """What the learner says of its update, e.g. "train/value_loss"."""
     episodes: EpisodeBatch
@@ -76,6 +78,9 @@ class Loop(ABC):
     `load_state_dict` of a loop made from the same configuration gives the same further rounds as
     the loop whose `state_dict` it was.
     """
+
+    frames_per_step: int = 1
+    """Emulator frames of one environment step."""
 
     restores_environments: bool = True
     """Whether `state_dict` holds where the environments are; else a checkpoint resets them."""

@@ -1,7 +1,5 @@
 """The actor of every agent whose behaviour is a torch policy."""
 
-from typing import ClassVar
-
 import gymnasium
 import numpy as np
 import torch
@@ -21,8 +19,6 @@ class PolicyActor(Actor):
       observation_space, action_space: of one environment.
       seed: decides the initial weights.
     """
-
-    bootstraps: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -58,7 +54,17 @@ class PolicyActor(Actor):
             }
             return action.numpy(), state, extras
 
-    def load_weights(self, weights: Weights) -> None:
+    def look_ahead(
+        self, observation: Tree, state: State, reset: np.ndarray
+    ) -> dict[str, np.ndarray]:
+        """Return the value of each row's state."""
+        with torch.inference_mode():
+            output, _ = self.policy.step(
+                map_tree(torch.from_numpy, observation), state, torch.from_numpy(reset)
+            )
+            return {"value": output.value.numpy()}
+
+    def load_weights(self, weights: Weights, version: int = 0) -> None:
         """Copy the learner's parameters and buffers into the policy."""
         load_weights(self.policy, weights)
 

@@ -69,6 +69,7 @@ class PPO(Agent):
     def make_actor(self) -> PolicyActor:
         """Return an actor with the initial weights."""
         setup = self.setup
+        assert setup.policy is not None  # needs_policy
         return PolicyActor(
             setup.policy,
             setup.observation_space,
@@ -128,11 +129,19 @@ class Batch:
 
 
 def join_fragments(fragments: Sequence[Fragment], config: PPOConfig) -> Batch:
-    """Return the fragments side by side as one time-major batch, with their advantages."""
+    """Return the fragments side by side as one time-major batch, with their advantages.
+
+    Rows without an entry are left out; shorter ones are padded to the longest.
+    """
+    longest = max(len(f.reward) for f in fragments)
+    length = np.concatenate([f.length for f in fragments])
+    filled = np.flatnonzero(length)
+    dense = bool((length == longest).all())
 
     def join(*arrays: np.ndarray) -> Tensor:
         # A copy even of one: what came through Ray is not writable, which torch warns about.
-        return torch.from_numpy(np.concatenate(arrays, 1))
+        whole = np.concatenate([_padded(x, longest) for x in arrays], 1)
+        return torch.from_numpy(whole if dense else whole[:, filled])
 
     gamma, gae_lambda, scale = config.gamma, config.gae_lambda, config.reward_scale
     advantage = [fragment_advantage(f, gamma, gae_lambda, scale) for f in fragments]
@@ -144,10 +153,16 @@ def join_fragments(fragments: Sequence[Fragment], config: PPOConfig) -> Batch:
         join(*advantage),
         join(*(a + f.extras["value"] for a, f in pairs)),
         join(*(f.reset for f in fragments)),
-        None if all(f.valid.all() for f in fragments) else join(*(f.valid for f in fragments)),
+        None if dense else join(*(f.valid for f in fragments)),
         # Leaves inference mode: tensors made there cannot take part in a backward pass.
-        concatenate([f.state for f in fragments], torch.cat).map(torch.clone),
+        concatenate([f.state for f in fragments], torch.cat).map(
+            torch.clone if dense else lambda x: x[torch.from_numpy(filled)].clone()
+        ),
     )
+
+
+def _padded(x: np.ndarray, longest: int) -> np.ndarray:
+    return np.pad(x, [(0, longest - len(x)), *[(0, 0)] * (x.ndim - 1)]) if len(x) < longest else x
 
 
 def ppo_loss(
@@ -155,7 +170,7 @@ def ppo_loss(
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Return the loss to descend and what to log of it.
 
-    Steps that are not `valid` (their action was ignored) have no part in any mean.
+    Entries that are not `valid` are padding and have no part in any mean.
     """
     log_prob = output.distribution.log_prob(batch.action)
     with torch.set_grad_enabled(entropy_coef > 0):
@@ -230,7 +245,7 @@ class PPOLearner(Learner):
                 log["train/grad_norm"] = self.optimizer.step(learning_rate, config.max_grad_norm)
             if self._diverged(logs[-1]):
                 break
-        self.agent_steps += sum(fragment.steps for fragment in fragments)
+        self.agent_steps += sum(fragment.env_steps for fragment in fragments)
         self.updates += 1
         metrics = {
             name: float(torch.stack([log[name] for log in logs if name in log]).mean())

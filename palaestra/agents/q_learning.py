@@ -94,7 +94,7 @@ class QActor(Actor):
             candidates = np.where(explore[:, None], legal, candidates)
         return _uniform(candidates, rng) + self.start, state, {}
 
-    def load_weights(self, weights: Weights) -> None:
+    def load_weights(self, weights: Weights, version: int = 0) -> None:
         """Take over the table."""
         self.q = weights["q"]
 
@@ -128,21 +128,25 @@ class QLearner(Learner):
     def _learn(self, fragment: Fragment) -> np.ndarray:
         states, actions = self.index(fragment.observation), fragment.action - self.start
         discount = self.config.gamma**fragment.duration
+        valid = fragment.valid
         steps = []
         for t in reversed(range(len(states))):
             target = fragment.reward[t] + discount[t] * self._next_value(fragment, t)
-            rows = np.flatnonzero(fragment.valid[t])
+            rows = np.flatnonzero(valid[t])
             entries = states[t, rows] * self.index.num_actions + actions[t, rows]
             steps.append(target[rows] - self.q.ravel()[entries])
             apply_in_order(self.q.ravel(), entries, target[rows], self.config.learning_rate)
         return np.concatenate(steps)
 
     def _next_value(self, fragment: Fragment, t: int) -> np.ndarray:
-        """Return what the observations after step t promise, `[N]`; 0 after a termination."""
-        if t + 1 < len(fragment.reward):
-            value = self._value(map_tree(lambda x: x[t + 1], fragment.observation))
-        else:
-            value = self._value(fragment.last_observation)
+        """Return what the observations after entry t promise, `[N]`; 0 after a termination."""
+        last = fragment.length == t + 1
+        value = np.zeros(len(last))
+        if last.any():
+            value = self._value(fragment.next_observation)
+        if not last.all():
+            later = self._value(map_tree(lambda x: x[min(t + 1, len(x) - 1)], fragment.observation))
+            value = np.where(last, value, later)
         # Where an episode was cut, what follows belongs to the next one.
         at, rows = fragment.final_index
         here = np.flatnonzero(at == t)

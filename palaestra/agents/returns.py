@@ -37,9 +37,14 @@ def generalized_advantage(
 def fragment_advantage(
     fragment: Fragment, gamma: float, gae_lambda: float, reward_scale: float = 1.0
 ) -> np.ndarray:
-    """Return the advantages of a fragment whose actor noted `value`; truncation bootstraps."""
-    value = fragment.extras["value"]
-    next_value = np.concatenate([value[1:], fragment.last_extras["value"][None]])
+    """Return the advantages of a fragment whose actor noted `value`; truncation bootstraps.
+
+    They are 0 where an entry is padding.
+    """
+    value, valid = fragment.extras["value"], fragment.valid
+    rows = np.flatnonzero(fragment.length)
+    next_value = np.concatenate([value[1:], np.zeros_like(value[:1])])
+    next_value[fragment.length[rows] - 1, rows] = fragment.next_extras["value"][rows]
     if fragment.truncated.any():
         final_value = np.zeros_like(value)
         final_value[fragment.final_index] = fragment.final_extras["value"]
@@ -47,10 +52,10 @@ def fragment_advantage(
     next_value = next_value * ~fragment.terminated
     discount = gamma ** fragment.duration.astype(value.dtype)
     return generalized_advantage(
-        reward_scale * fragment.reward,
-        value,
-        next_value,
+        np.where(valid, reward_scale * fragment.reward, 0),
+        np.where(valid, value, 0),
+        np.where(valid, next_value, 0),
         discount,
-        fragment.terminated | fragment.truncated,
+        fragment.terminated | fragment.truncated | ~valid,
         gae_lambda,
     )

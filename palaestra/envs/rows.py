@@ -8,16 +8,21 @@ import numpy as np
 from gymnasium.vector import VectorEnv
 
 
-def reset_rows(env: VectorEnv, seeds: Sequence[int]) -> Any:
-    """Reset every row with its own seed and return the observations.
+def reset_rows(env: VectorEnv, seeds: Sequence[int]) -> tuple[Any, dict[str, Any]]:
+    """Reset every row with its own seed and return the observations and what was told of them.
 
     Where the environment takes one integer alone, as `VectorEnv` promises and CartPole's native
     version does, the first seed decides all rows.
     """
     try:
-        return env.reset(seed=list(seeds))[0]  # type: ignore[arg-type]
+        return env.reset(seed=list(seeds))  # type: ignore[arg-type]
     except (gymnasium.error.Error, TypeError):
-        return env.reset(seed=seeds[0])[0]
+        return env.reset(seed=seeds[0])
+
+
+def frames_per_step(env: VectorEnv) -> int:
+    """Return how many emulator frames one step takes: 1 unless the metadata says."""
+    return int(env.metadata.get("frames_per_step", 1))
 
 
 def step_info(info: dict[str, Any], name: str, done: np.ndarray) -> np.ndarray | None:

@@ -4,6 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from typing import Any, Self
 
+import numpy as np
+
 
 @dataclass
 class State:
@@ -21,6 +23,13 @@ class State:
     def rows(self, index: Any) -> Self:
         """Return the batch rows at `index` (slice, integer or boolean array)."""
         return self.map(lambda tensor: tensor[index])
+
+    def put(self, index: Any, rows: Self) -> Self:
+        """Return this state with the batch rows at `index` replaced by those of `rows`."""
+        parts = rows.tensors()
+        return self.with_tensors(
+            {path: _put(x, index, parts[path]) for path, x in self.tensors().items()}
+        )
 
     def tensors(self, prefix: str = "") -> dict[str, Any]:
         """Return every tensor under its dotted field path, for checkpoints."""
@@ -57,6 +66,12 @@ def concatenate(states: list[State], cat: Callable[[list[Any]], Any]) -> State:
     first = states[0]
     paths = [state.tensors() for state in states]
     return first.with_tensors({path: cat([p[path] for p in paths]) for path in paths[0]})
+
+
+def _put(whole: Any, index: Any, part: Any) -> Any:
+    copied = whole.copy() if isinstance(whole, np.ndarray) else whole.clone()
+    copied[index] = part
+    return copied
 
 
 def _map(value: Any, function: Callable[[Any], Any]) -> Any:

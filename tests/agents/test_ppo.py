@@ -100,30 +100,43 @@ def torch_tree(observation: Any) -> Any:
     return torch.from_numpy(observation).transpose(0, 1)
 
 
-def test_steps_that_are_not_valid_have_no_part_in_the_loss() -> None:
+def test_padding_has_no_part_in_the_loss() -> None:
     collector, learner = set_up(Corridor, "gru")
     fragment, _ = collector.collect(8)
-    fragment.valid[3, 2] = fragment.valid[5, 0] = False
+    fragment.length[[0, 2]] = 5, 3
     losses = []
     for junk in (0.0, 1e6):
-        fragment.extras["log_prob"][3, 2] = -junk
+        fragment.extras["log_prob"][5:, 0] = fragment.extras["value"][3:, 2] = junk
+        fragment.reward[3:, 2] = fragment.observation[5:, 0] = junk
         batch = join_fragments([fragment], learner.config)
-        batch.advantage[3, 2] = batch.target[5, 0] = junk
         minibatch = batch.sequences(torch.arange(6))
         output, _ = learner.policy(minibatch.observation, minibatch.state, minibatch.reset)
         losses.append(ppo_loss(output, minibatch, learner.config, 0.01)[0].item())
     assert losses[0] == losses[1]
 
 
-def test_flat_batches_hold_the_valid_steps_alone() -> None:
+def test_flat_batches_hold_the_entries_alone() -> None:
     collector, learner = set_up(Corridor, "mlp")
     fragment, _ = collector.collect(8)
-    fragment.valid[3, 2] = False
+    fragment.length[2] = 7
     batch = join_fragments([fragment], learner.config)
     flat = batch.flatten()
     assert flat.valid is None
     assert len(flat.action) == 8 * 6 - 1
     torch.testing.assert_close(flat.advantage, batch.advantage[batch.valid])
+
+
+def test_rows_of_unequal_length_are_joined_and_empty_ones_left_out() -> None:
+    collector, learner = set_up(Corridor, "gru")
+    long, _ = collector.collect(8)
+    short, _ = collector.collect(3)
+    long.length[1], short.length[4] = 0, 2
+    batch = join_fragments([long, short], learner.config)
+    assert batch.action.shape == (8, 11)
+    np.testing.assert_array_equal(batch.valid.sum(0), [8] * 5 + [3] * 4 + [2, 3])
+    np.testing.assert_array_equal(batch.action[:3, 5:], short.action)
+    assert not batch.advantage[~batch.valid].any()
+    assert len(batch.state.hidden if hasattr(batch.state, "hidden") else batch.reset.T) == 11
 
 
 @pytest.mark.parametrize("policy", POLICIES)

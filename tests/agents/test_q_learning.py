@@ -34,10 +34,10 @@ def fragment(states, actions, rewards, last, **changes) -> Fragment:
         "terminated": no,
         "truncated": no,
         "reset": no,
-        "valid": ~no,
         "duration": np.ones(column.shape, np.int32),
+        "length": np.array([len(column)]),
         "state": State(),
-        "last_observation": np.array([last]),
+        "next_observation": np.array([last]),
     }
     return Fragment(**(fields | changes))
 
@@ -88,13 +88,13 @@ def test_a_truncated_step_bootstraps_from_the_true_final_observation() -> None:
         [1, 0],
         5,
         truncated=np.array([[True], [False]]),
-        valid=np.array([[True], [False]]),
+        length=np.array([1]),
         final_index=(np.array([0]), np.array([0])),
         final_observation=np.array([3]),
     )
     q.update([cut])
     assert q.q[0, 0] == pytest.approx(0.25 * (1 + 0.5 * 8))
-    assert q.q[5].tolist() == [100, 100]  # not valid: nothing to learn
+    assert q.q[5].tolist() == [100, 100]  # padding: nothing to learn
 
 
 def test_the_next_value_counts_legal_actions_alone() -> None:
@@ -106,7 +106,7 @@ def test_the_next_value_counts_legal_actions_alone() -> None:
         "observation": np.array([[0]]),
         "action_mask": np.ones((1, 1, 2), np.int8),
     }
-    masked.last_observation = {"observation": np.array([4]), "action_mask": np.array([[1, 0]])}
+    masked.next_observation = {"observation": np.array([4]), "action_mask": np.array([[1, 0]])}
     q.update([masked])
     assert q.q[0, 0] == pytest.approx(0.25 * (1 + 0.5 * 3))
 
@@ -221,10 +221,10 @@ def trained(agent: agents.Agent, envs: gymnasium.vector.VectorEnv, updates: int)
                     np.stack(terminated),
                     np.stack(truncated),
                     ~ones,
-                    ones,
                     ones.astype(np.int32),
+                    np.full(N, 20),
                     State(),
-                    last_observation=observation,
+                    next_observation=observation,
                 )
             ]
         )

@@ -18,11 +18,11 @@ def fragment(
         "terminated": np.zeros(shape, bool),
         "truncated": np.zeros(shape, bool),
         "reset": np.zeros(shape, bool),
-        "valid": np.ones(shape, bool),
         "duration": np.ones(shape, np.int32),
+        "length": np.full(shape[1], shape[0]),
         "state": None,
         "extras": {"value": value},
-        "last_extras": {"value": np.full(shape[1], last_value)},
+        "next_extras": {"value": np.full(shape[1], last_value)},
     }
     return Fragment(**(values | fields))  # type: ignore[arg-type]
 

@@ -80,7 +80,7 @@ class SB3Actor(Actor):
     ) -> tuple[np.ndarray, State]:
         """Return actions and next state for an observation as tensors."""
 
-    def load_weights(self, weights: Weights) -> None:
+    def load_weights(self, weights: Weights, version: int = 0) -> None:
         """Copy the learner's parameters and buffers into the network."""
         state_of.load_weights(self.network, weights)
 

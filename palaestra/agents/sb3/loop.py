@@ -74,8 +74,10 @@ class SB3Loop(Loop):
         before, self._cut = self.algorithm.num_timesteps, False
         with self.generators:
             metrics, collect_s, learn_s = self._iterate()
+        taken = self.algorithm.num_timesteps - before
         return Iteration(
-            self.algorithm.num_timesteps - before,
+            taken,
+            taken,
             metrics,
             self.recorder.take(self.envs.sum_names),
             collect_s,

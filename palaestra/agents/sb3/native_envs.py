@@ -41,7 +41,7 @@ class NativeVecEnv(VecEnv):
         for total in (self._returns, self._lengths, *self._sums.values()):
             total[:] = 0
         seeds, self._seeds = self._seeds, []
-        return reset_rows(self.envs, seeds) if seeds else self.envs.reset()[0]  # type: ignore[arg-type]
+        return (reset_rows(self.envs, seeds) if seeds else self.envs.reset())[0]  # type: ignore[arg-type]
 
     def step_async(self, actions: np.ndarray) -> None:
         """Keep the actions for `step_wait`."""

@@ -8,11 +8,12 @@ import numpy as np
 from gymnasium.vector import VectorEnv
 
 from palaestra.agents.base import Actor, Mode
-from palaestra.envs.rows import reset_rows, step_info
+from palaestra.envs.rows import step_info
 from palaestra.experience.episodes import Episodes
+from palaestra.runs.rollouts.stepper import Moment, Stepper
 
 _BOARD_SIZE = 64
-"""Observations of more numbers are not recorded."""
+"""Observations of more numbers are not recorded unless that is asked for."""
 
 
 def play(
@@ -26,41 +27,40 @@ def play(
     """Play the first episode of each row.
 
     One episode a row, fixed in advance: with a shared budget of steps, short episodes would be
-    over-represented. What a row plays after its episode is not recorded.
+    over-represented. The actor is not asked for rows whose episode has ended.
 
     Args:
       env: N rows.
-      actor: acts for all rows at once.
+      actor: acts for the rows that decide.
       seeds: one for each row; a seed decides the instance and its rewards.
       rng: the acting stream.
       mode: how the actor acts.
       info_keys: step infos to record where the environment gives them; missing ones are left out.
     """
-    observation = reset_rows(env, seeds)
+    stepper = Stepper(env, actor, rng, mode)
+    stepper.begin(seeds)
     alive = np.ones(env.num_envs, bool)
     length = np.zeros(env.num_envs, np.int64)
-    reset, state = alive.copy(), actor.initial_state(env.num_envs)
     actions: list[np.ndarray] = []
     rewards: list[np.ndarray] = []
-    boards = [_board(observation)]
+    boards = [_board(stepper.observation)]
     infos: dict[str, list[np.ndarray | None]] = {key: [] for key in info_keys}
     space = env.single_action_space
     while alive.any():
-        action, state, _ = actor.act(observation, state, reset, rng, mode)
-        if isinstance(space, gymnasium.spaces.Box):
-            action = np.clip(action, space.low, space.high)
-        observation, reward, terminated, truncated, info = env.step(action)
-        reset = terminated | truncated
-        actions.append(action)
-        rewards.append(reward)
+        moment = stepper.step(keep=alive)
+        actions.append(stepper.action)
+        rewards.append(np.asarray(moment.info.get("raw_reward", moment.reward), np.float64))
         for key in info_keys:
-            infos[key].append(step_info(info, key, reset))
-        boards.append(_true_next(_board(observation), info, reset))
-        length += alive
-        alive &= ~reset
+            infos[key].append(step_info(moment.info, key, moment.done))
+        boards.append(_true_next(_board(stepper.observation), stepper, moment))
+        length += alive if moment.running is None else alive & moment.running
+        alive &= ~moment.done
+    action = np.stack(actions, 1)
+    if isinstance(space, gymnasium.spaces.Box):
+        action = np.clip(action, space.low, space.high)
     return Episodes(
-        np.stack(actions, 1),
-        np.stack(rewards, 1).astype(np.float64),
+        action,
+        np.stack(rewards, 1),
         length,
         int(space.n) if isinstance(space, gymnasium.spaces.Discrete) else 0,
         {key: column for key in info_keys if (column := _joined(infos[key])) is not None},
@@ -106,18 +106,11 @@ def _board(observation: Any) -> Any:
     return observation.copy() if observation[0].size <= _BOARD_SIZE else None
 
 
-def _true_next(board: Any, info: dict[str, Any], done: np.ndarray) -> Any:
-    """Return what followed the step; under a same-step autoreset the end is in `final_obs`."""
-    if board is None or not done.any() or "final_obs" not in info:
+def _true_next(board: Any, stepper: Stepper, moment: Moment) -> Any:
+    """Return what followed the step: where an episode ended, its true last observation."""
+    if board is None or not moment.any_done:
         return board
-    final = info["final_obs"]
-    if isinstance(final, np.ndarray) and final.dtype == object:  # Gymnasium's own vectorisers
-        for row in np.flatnonzero(done):
-            board[row] = _board_row(final[row])
-        return board
-    ends = _board(final)
-    return np.where(done.reshape(-1, *[1] * (board.ndim - 1)), ends, board)
-
-
-def _board_row(observation: Any) -> np.ndarray:
-    return observation["observation"] if isinstance(observation, dict) else observation
+    rows = np.flatnonzero(moment.done)
+    final = stepper.final_observation(moment, rows)
+    board[rows] = final["observation"] if isinstance(final, dict) else final
+    return board

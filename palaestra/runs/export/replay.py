@@ -11,10 +11,11 @@ from gymnasium.vector import VectorEnv
 
 from palaestra.agents.base import Actor, Mode
 from palaestra.envs import make_vec
-from palaestra.envs.rows import reset_rows, step_info
+from palaestra.envs.rows import step_info
 from palaestra.runs.config import EnvConfig, RunConfig
 from palaestra.runs.evaluation.evaluate import Factory
 from palaestra.runs.evaluation.scoring import STRIP_KEYS
+from palaestra.runs.rollouts.stepper import Stepper
 from palaestra.seeding import Role, generator, integer
 
 MAX_FRAMES = 300
@@ -86,31 +87,32 @@ def _episode(
     env: VectorEnv, actor: Actor, seed: int, rng: np.random.Generator, replay: Replay
 ) -> list[Row]:
     """Play one episode; its frames go to the replay as far as there is room."""
-    observation = reset_rows(env, [seed])
-    reset, state = np.ones(1, bool), actor.initial_state(1)
     space = env.single_action_space
+    clip = (space.low, space.high) if isinstance(space, gymnasium.spaces.Box) else None
+    stepper = Stepper(env, actor, rng, replay.mode)
+    stepper.begin([seed])
     rows: list[Row] = []
-    while not rows or not reset[0]:
+    done = False
+    while not done:
         if not replay.rows:
             _draw(env, replay)
-        action, state, _ = actor.act(observation, state, reset, rng, replay.mode)
-        if isinstance(space, gymnasium.spaces.Box):
-            action = np.clip(action, space.low, space.high)
-        seen = observation
-        observation, reward, terminated, truncated, info = env.step(action)
-        reset = terminated | truncated
+        seen = stepper.observation
+        moment = stepper.step()
+        done = moment.any_done
         row = {
             "seed": seed,
             "observation": _recorded(seen),
-            "action": _plain(action),
-            "reward": float(reward[0]),
-            "terminated": bool(terminated[0]),
-            "truncated": bool(truncated[0]),
+            "action": _plain(np.clip(stepper.action, *clip) if clip else stepper.action),
+            "reward": float(moment.info.get("raw_reward", moment.reward)[0]),
+            "terminated": bool(moment.terminated[0]),
+            "truncated": bool(moment.truncated[0]),
         }
-        told = {name: step_info(info, name, reset) for name in STRIP_KEYS}
+        told = {name: step_info(moment.info, name, moment.done) for name in STRIP_KEYS}
         row |= {name: float(value[0]) for name, value in told.items() if value is not None}
-        if reset[0]:
-            row["final_observation"] = _recorded(info.get("final_obs", observation))
+        if done:
+            row["final_observation"] = _recorded(
+                stepper.final_observation(moment, np.zeros(1, np.int64))
+            )
         rows.append(row)
     return rows
 
@@ -138,8 +140,6 @@ def _plain(tree: Any) -> Any:
     if isinstance(tree, dict):
         return {name: _plain(part) for name, part in tree.items()}
     row = tree[0]
-    if isinstance(row, dict):  # Gymnasium's own vectorisers: an array of whole observations
-        return {name: np.asarray(part).tolist() for name, part in row.items()}
     return row if isinstance(row, str) else np.asarray(row).tolist()
 
 

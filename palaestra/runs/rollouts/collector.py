@@ -1,41 +1,35 @@
-"""The collector: steps vector environments with an actor and emits fragments.
+"""The collector: packs what a stepper sees into fragments.
 
-The same class runs in-process and inside Ray actors. It is the one place that knows about
-autoreset: no agent ever sees it.
+The same class runs in-process and inside Ray actors.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import gymnasium
 import numpy as np
-from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector import VectorEnv
 
 from palaestra.agents.base import Actor
 from palaestra.agents.loop import EpisodeBatch, join_episodes
-from palaestra.envs.rows import reset_rows, step_info
-from palaestra.errors import UserError
+from palaestra.envs.rows import step_info
 from palaestra.experience.fragment import Fragment, Tree, map_tree
 from palaestra.experience.state import State, concatenate
+from palaestra.runs.rollouts.stepper import Moment, Stepper
 from palaestra.seeding import Role, integer
 
 
 class Collector:
-    """Turns a vector environment and an actor into fixed-length fragments.
+    """Turns a vector environment and an actor into packed fragments.
 
     Args:
       env: any Gymnasium vector environment whose metadata names its autoreset mode.
-      actor: acts for all rows at once.
+      actor: acts for the rows that decide.
       rng: the acting stream.
       seeds: one seed for each environment; they decide every episode.
       first_env: global index of the first row, for episode records.
       resets: reset the environments at checkpoints even if they could give their state.
-
-    Cases at the end of an episode (row n ends at step t):
-      same-step: `observation[t + 1]` is the reset one, `reset[t + 1]` is true.
-      next-step: step t + 1 shows the final observation, ignores the action and is not `valid`;
-        `reset[t + 2]` is true.
+      infos: names of step infos that fragments hold.
 
     Raises:
       UserError: the environment does not say how it resets, or resets in a way unknown here.
@@ -49,27 +43,28 @@ class Collector:
         seeds: Sequence[int],
         first_env: int = 0,
         resets: bool = False,
+        infos: Sequence[str] = (),
     ) -> None:
         self.env = env
         self.actor = actor
         self.rng = rng
         self.first_env = first_env
-        self.same_step = _resets_in_same_step(env)
+        self.stepper = Stepper(env, actor, rng)
         self.sum_names: tuple[str, ...] = tuple(env.metadata.get("episode_sums", ()))
+        self.infos = tuple(infos)
         self.restores_environments = hasattr(env.unwrapped, "get_state") and not resets
         self._seeds = seeds
         self._resets = 0
-        self._begin(reset_rows(env, seeds))
-        self._state = actor.initial_state(env.num_envs)
-        space = env.single_action_space
-        self._clip = (space.low, space.high) if isinstance(space, gymnasium.spaces.Box) else None
+        self._begin(seeds)
 
-    def _begin(self, observation: Tree) -> None:
+    def _begin(self, seeds: Sequence[int]) -> None:
         """Start an episode in every row."""
+        self.stepper.begin(seeds)
+        self._open: _Entries | None = None  # of actions that are still running
         n = self.env.num_envs
-        self._observation = observation
-        self._reset = np.ones(n, bool)  # the next step is the first of an episode
-        self._skip = np.zeros(n, bool)  # the next step ignores the action
+        self._reward = np.zeros(n, np.float32)  # of the running action, so far
+        self._duration = np.zeros(n, np.int32)
+        self._told = {name: np.zeros(n, np.float64) for name in self.infos}
         self._return = np.zeros(n, np.float64)
         self._length = np.zeros(n, np.int64)
         self._sums = {name: np.zeros(n, np.float64) for name in self.sum_names}
@@ -77,62 +72,66 @@ class Collector:
     def reset_environments(self) -> None:
         """Cut every episode short and start others; the cut ones are not recorded."""
         self._resets += 1
-        seeds = [integer(seed, Role.ENV, self._resets) for seed in self._seeds]
-        self._begin(reset_rows(self.env, seeds))
+        self._begin([integer(seed, Role.ENV, self._resets) for seed in self._seeds])
 
     def collect(self, steps: int) -> tuple[Fragment, EpisodeBatch]:
-        """Step every environment `steps` times and return what happened."""
-        n = self.env.num_envs
-        observation = map_tree(lambda x: np.empty((steps, *x.shape), x.dtype), self._observation)
-        reward = np.empty((steps, n), np.float32)
-        terminated, truncated, reset, valid = (np.empty((steps, n), bool) for _ in range(4))
-        actions: list[np.ndarray] = []
-        extras: list[dict[str, np.ndarray]] = []
+        """Step every environment `steps` times and return the decisions whose actions ended."""
+        stepper, n = self.stepper, self.env.num_envs
+        running = stepper.running
+        start = stepper.state
+        if running is not None:
+            start = start.put(running, stepper.before.rows(running))
+        entries = _Entries(steps, n, stepper.observation, self.infos)
+        if self._open is not None and running is not None:
+            entries.reopen(self._open, running)
         finals: list[_Final] = []
-        ended: list[EpisodeBatch] = []
-        start = self._state
+        batches: list[EpisodeBatch] = []
         for t in range(steps):
-            map_tree(
-                lambda buffer, x, t=t: buffer.__setitem__(t, x), observation, self._observation
-            )
-            reset[t], valid[t] = self._reset, ~self._skip
-            action, self._state, extra = self.actor.act(
-                self._observation, self._state, self._reset, self.rng, "sample"
-            )
-            self._observation, reward[t], terminated[t], truncated[t], info = self.env.step(
-                action if self._clip is None else np.clip(action, *self._clip)
-            )
-            actions.append(action)
-            extras.append(extra)
-            done = terminated[t] | truncated[t]
-            self._tally(reward[t], info, done)
-            if done.any():
-                rows = np.flatnonzero(done)
-                finals.append(self._final(t, rows, truncated[t, rows], info))
-                ended.append(self._end_episodes(rows))
-            self._reset, self._skip = (done, self._skip) if self.same_step else (self._skip, done)
-        fragment = Fragment(
-            observation,
-            np.stack(actions),
-            reward,
-            terminated,
-            truncated,
-            reset,
-            valid,
-            np.ones((steps, n), np.int32),
-            start,
-            {name: np.stack([extra[name] for extra in extras]) for name in extras[0]},
-            self._observation,
-        )
+            moment = stepper.step()
+            entries.open(t, moment)
+            self._close(entries, t, moment)
+            if moment.any_done:
+                batches.append(self._end_episodes(np.flatnonzero(moment.done)))
+                # An episode that ends before its first decision leaves nothing to learn from.
+                rows = np.flatnonzero(_within(moment.done, moment.running))
+                finals.append(self._final(entries, rows, moment))
+        running = stepper.running
+        self._open = None if running is None else entries.still_open(running)
+        fragment = entries.fragment(start, stepper.action)
         self._look_ahead(fragment, finals)
-        return fragment, join_episodes(ended, self.sum_names)
+        return fragment, join_episodes(batches, self.sum_names)
 
-    def _tally(self, reward: np.ndarray, info: dict[str, Any], done: np.ndarray) -> None:
-        self._return += reward
-        self._length += ~self._skip
+    def _close(self, entries: "_Entries", t: int, moment: Moment) -> None:
+        """Write what the actions brought that ended with this step, and count for the episodes."""
+        reward, done, info, running = moment.reward, moment.done, moment.info, moment.running
+        given: Any = step_info(info, "duration", done) if "duration" in info else None
+        told = {name: step_info(info, name, done) for name in self.infos}
+        if moment.ended is None and entries.uniform:
+            duration = 1 if given is None else given.astype(np.int32)
+            entries.close(t, moment, reward, duration, told)
+            self._length += duration
+        else:
+            on = np.ones(len(done), bool) if running is None else running
+            self._reward += np.where(on, reward, 0)
+            self._duration += on
+            for name, value in told.items():
+                former = self._told[name] if name in self.sum_names else 0
+                new = np.nan if value is None else former + value
+                self._told[name] = np.where(on, new, self._told[name])
+            rows = np.flatnonzero(on if moment.ended is None else moment.ended)
+            duration = self._duration[rows] if given is None else given[rows].astype(np.int32)
+            gathered = {name: value[rows] for name, value in self._told.items()}
+            entries.close_some(rows, moment, self._reward[rows], duration, gathered)
+            self._length[rows] += duration
+            self._reward[rows] = self._duration[rows] = 0
+            for value in self._told.values():
+                value[rows] = 0
+        raw = info.get("raw_reward", reward)
+        self._return += raw if running is None else np.where(running, raw, 0)
         for name, total in self._sums.items():
             paid = step_info(info, name, done)
-            total += 0 if paid is None else paid * ~self._skip
+            if paid is not None:
+                total += paid if running is None else np.where(running, paid, 0)
 
     def _end_episodes(self, rows: np.ndarray) -> EpisodeBatch:
         batch = EpisodeBatch(
@@ -145,39 +144,44 @@ class Collector:
             total[rows] = 0
         return batch
 
-    def _final(self, t: int, rows: np.ndarray, cut: np.ndarray, info: dict[str, Any]) -> "_Final":
-        shown = self._observation
-        if self.same_step:
-            final = info["final_obs"]
-            # Gymnasium gives an object array of observations, native environments a dense tree.
-            if isinstance(final, np.ndarray) and final.dtype == object:
-                found = map_tree(lambda *x: np.stack(x), *(final[row] for row in rows))
-            else:
-                found = map_tree(lambda x: x[rows], final)
-        else:
-            found = map_tree(lambda x: x[rows], shown)
-        state = self._state.rows(rows[cut]) if self.actor.bootstraps and cut.any() else None
-        return _Final(t, rows, cut, found, state)
+    def _final(self, entries: "_Entries", rows: np.ndarray, moment: Moment) -> "_Final":
+        cut = moment.truncated[rows]
+        return _Final(
+            entries.length[rows] - 1,
+            rows,
+            cut,
+            self.stepper.final_observation(moment, rows),
+            self.stepper.state.rows(rows[cut]) if cut.any() else None,
+        )
 
     def _look_ahead(self, fragment: Fragment, finals: list["_Final"]) -> None:
-        """Fill in what follows the fragment's last step and its truncated episodes.
+        """Fill in what follows each row's last entry and the episodes that were cut.
 
         The actor is asked once for all of them; its state and the environments stay where they are.
         """
+        stepper = self.stepper
+        observation, state, reset = stepper.observation, stepper.state, stepper.reset
+        running = stepper.running
+        if self._open is not None and running is not None:
+            # The next entry of these rows has been chosen already.
+            seen = self._open
+            observation = map_tree(
+                lambda now, then: _where(running, then[0], now), observation, seen.observation
+            )
+            state = state.put(running, stepper.before.rows(running))
+            reset = np.where(running, seen.reset[0], reset)
+        fragment.next_observation = observation
         if finals:
             fragment.final_index = (
-                np.concatenate([np.full(len(f.rows), f.t) for f in finals]),
+                np.concatenate([f.t for f in finals]),
                 np.concatenate([f.rows for f in finals]),
             )
             fragment.final_observation = map_tree(
                 lambda *x: np.concatenate(x), *(f.observation for f in finals)
             )
-        if not self.actor.bootstraps:
-            return
         cut = np.concatenate([f.cut for f in finals]) if finals else np.zeros(0, bool)
         states = [f.state for f in finals if f.state is not None]
-        observation, state, reset = self._observation, self._state, self._reset
-        if cut.any():
+        if states:
             observation = map_tree(
                 lambda final, last: np.concatenate([final[cut], last]),
                 fragment.final_observation,  # type: ignore[arg-type]
@@ -185,43 +189,52 @@ class Collector:
             )
             state = _concatenate([*states, state])
             reset = np.concatenate([np.zeros(cut.sum(), bool), reset])
-        _, _, extras = self.actor.act(observation, state, reset, self.rng, "greedy")
-        for name, column in extras.items():
+        for name, column in self.actor.look_ahead(observation, state, reset).items():
             at_final = np.zeros((len(cut), *column.shape[1:]), column.dtype)
             at_final[cut] = column[: cut.sum()]
             fragment.final_extras[name] = at_final
-            fragment.last_extras[name] = column[cut.sum() :]
+            fragment.next_extras[name] = column[cut.sum() :]
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything that decides the next fragment, the environments' own state included.
 
         `env` is None where the environment cannot be restored; it then has to have been reset.
         """
-        base = self.env.unwrapped
-        return {
+        base, stepper = self.env.unwrapped, self.stepper
+        state: dict[str, Any] = {
             "env": base.get_state() if self.restores_environments else None,  # type: ignore[attr-defined]
             "resets": self._resets,
             "rng": self.rng.bit_generator.state,
-            "observation": map_tree(np.copy, self._observation),
-            "reset": self._reset.copy(),
-            "skip": self._skip.copy(),
-            "state": {path: _copy(x) for path, x in self._state.tensors().items()},
+            "observation": map_tree(np.copy, stepper.observation),
+            "reset": stepper.reset.copy(),
+            "decides": _copy_mask(stepper.decides),
+            "state": _arrays(stepper.state),
             "return": self._return.copy(),
             "length": self._length.copy(),
             "sums": {name: total.copy() for name, total in self._sums.items()},
+            "running": None,
         }
+        if self._open is not None:
+            state["running"] = {
+                "rows": _copy_mask(stepper.running),
+                "before": _arrays(stepper.before),
+                "action": stepper.action.copy(),
+                "reward": self._reward.copy(),
+                "duration": self._duration.copy(),
+                "told": {name: x.copy() for name, x in self._told.items()},
+                "entries": self._open.state_dict(),
+            }
+        return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on exactly where `state_dict` was taken.
+        """Resume exactly where `state_dict` was taken.
 
         Raises:
           UserError: the environments cannot be brought where they were.
         """
+        stepper = self.stepper
         self.rng.bit_generator.state = state["rng"]
-        fresh = self._state.tensors()
-        self._state = self._state.with_tensors(
-            {path: _like(fresh[path], array) for path, array in state["state"].items()}
-        )
+        stepper.state = _restored(stepper.state, state["state"])
         if state["env"] is None or not self.restores_environments:
             # The run itself made this reset before it took the state.
             self._resets = state["resets"] - (state["env"] is None)
@@ -230,31 +243,192 @@ class Collector:
         self._resets = state["resets"]
         self.env.unwrapped.set_state(state["env"])  # type: ignore[attr-defined]
         # Copies, because most of them are updated in place.
-        self._observation = map_tree(np.copy, state["observation"])
-        self._reset, self._skip = state["reset"].copy(), state["skip"].copy()
+        stepper.observation = map_tree(np.copy, state["observation"])
+        stepper.reset = state["reset"].copy()
+        if "skip" in state:  # written before actions could last
+            stepper.decides = ~state["skip"] if state["skip"].any() else None
+            stepper.reset |= state["skip"]
+        else:
+            stepper.decides = _copy_mask(state["decides"])
         self._return, self._length = state["return"].copy(), state["length"].copy()
         self._sums = {name: total.copy() for name, total in state["sums"].items()}
+        open_actions = state.get("running")
+        self._open, stepper.running = None, None
+        if open_actions is not None:
+            stepper.running = _copy_mask(open_actions["rows"])
+            stepper.before = _restored(stepper.state, open_actions["before"])
+            stepper.action = open_actions["action"].copy()
+            self._reward = open_actions["reward"].copy()
+            self._duration = open_actions["duration"].copy()
+            self._told = {name: x.copy() for name, x in open_actions["told"].items()}
+            self._open = _Entries.from_state_dict(open_actions["entries"])
+
+
+class _Entries:
+    """The arrays of a fragment while it is filled, `[steps, N, ...]`.
+
+    An entry is opened by a decision and closed when its action ends. As long as every row opens
+    and closes one at each step, all rows stand at the same entry, and whole rows of arrays are
+    written at once (`uniform`).
+    """
+
+    def __init__(self, steps: int, n: int, like: Tree, infos: Sequence[str] = ()) -> None:
+        self.shape = (steps, n)
+        self.uniform = True
+        self.length = np.zeros(n, np.int64)
+        self.observation = map_tree(self._buffer, like)
+        self.reset, self.terminated, self.truncated = (np.zeros(self.shape, bool) for _ in range(3))
+        self.reward = np.zeros(self.shape, np.float32)
+        self.duration = np.zeros(self.shape, np.int32)
+        self.info = {name: np.zeros(self.shape, np.float64) for name in infos}
+        self.action: np.ndarray | None = None
+        self.extras: dict[str, np.ndarray] = {}
+
+    def _buffer(self, like: np.ndarray) -> np.ndarray:
+        return np.zeros((*self.shape, *like.shape[1:]), like.dtype)
+
+    def open(self, t: int, moment: Moment) -> None:
+        """Write the decisions of step t."""
+        rows = moment.decided
+        self.uniform = self.uniform and rows is None
+        if rows is None:
+            at: Any = t if self.uniform else (self.length, np.arange(len(self.length)))
+        elif len(rows):
+            at = (self.length[rows], rows)
+        else:
+            return
+        self._write(at, moment.observation, moment.action, moment.reset, moment.extras)
+
+    def _write(
+        self, at: Any, observation: Tree, action: np.ndarray, reset: np.ndarray, extras: Any
+    ) -> None:
+        if self.action is None:
+            self.action = self._buffer(action)
+            self.extras = {name: self._buffer(x) for name, x in extras.items()}
+        map_tree(lambda buffer, x: buffer.__setitem__(at, x), self.observation, observation)
+        self.action[at] = action
+        self.reset[at] = reset
+        for name, buffer in self.extras.items():
+            buffer[at] = extras[name]
+
+    def close(
+        self, t: int, moment: Moment, reward: np.ndarray, duration: Any, told: dict[str, Any]
+    ) -> None:
+        """Close the entry of every row, all of them at step t."""
+        self.reward[t], self.duration[t] = reward, duration
+        if moment.any_done:
+            self.terminated[t], self.truncated[t] = moment.terminated, moment.truncated
+        for name, value in told.items():
+            self.info[name][t] = np.nan if value is None else value
+        self.length += 1
+
+    def close_some(
+        self, rows: np.ndarray, moment: Moment, reward: np.ndarray, duration: Any, told: Any
+    ) -> None:
+        """Close the entries of some rows."""
+        self.uniform = False
+        at = (self.length[rows], rows)
+        self.reward[at], self.duration[at] = reward, duration
+        self.terminated[at], self.truncated[at] = moment.terminated[rows], moment.truncated[rows]
+        for name, value in told.items():
+            self.info[name][at] = value
+        self.length[rows] += 1
+
+    def still_open(self, running: np.ndarray) -> "_Entries":
+        """Return the entries of the rows in the middle of an action, as the first of a fragment."""
+        assert self.action is not None  # the one that is running
+        rest = _Entries(1, len(running), map_tree(lambda x: x[0], self.observation))
+        rest._take(self, np.flatnonzero(running))
+        return rest
+
+    def reopen(self, rest: "_Entries", running: np.ndarray) -> None:
+        """Begin with the entries that were open at the end of the last fragment."""
+        self.uniform = False
+        self._take(rest, np.flatnonzero(running))
+
+    def _take(self, other: "_Entries", rows: np.ndarray) -> None:
+        at = (other.length[rows], rows)
+        assert other.action is not None
+        self._write(
+            (self.length[rows], rows),
+            map_tree(lambda x: x[at], other.observation),
+            other.action[at],
+            other.reset[at],
+            {name: x[at] for name, x in other.extras.items()},
+        )
+
+    def fragment(self, start: State, like: np.ndarray) -> Fragment:
+        """Return what was filled; `like` is an action of all rows."""
+        most = int(self.length.max())
+        action = self._buffer(like) if self.action is None else self.action
+
+        def cut(x: np.ndarray) -> np.ndarray:
+            return x[:most]
+
+        return Fragment(
+            map_tree(cut, self.observation),
+            cut(action),
+            cut(self.reward),
+            cut(self.terminated),
+            cut(self.truncated),
+            cut(self.reset),
+            cut(self.duration),
+            self.length,
+            start,
+            {name: cut(x) for name, x in self.extras.items()},
+            {name: cut(x) for name, x in self.info.items()},
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the entries that are open, those of a fragment of one."""
+        return {
+            "observation": self.observation,
+            "action": self.action,
+            "reset": self.reset,
+            "extras": self.extras,
+        }
+
+    @classmethod
+    def from_state_dict(cls, state: dict[str, Any]) -> "_Entries":
+        """Return the entries whose `state_dict` it was."""
+        entries = cls(1, state["reset"].shape[1], map_tree(lambda x: x[0], state["observation"]))
+        entries.observation = map_tree(np.copy, state["observation"])
+        entries.action, entries.reset = np.copy(state["action"]), np.copy(state["reset"])
+        entries.extras = {name: np.copy(x) for name, x in state["extras"].items()}
+        return entries
 
 
 @dataclass
 class _Final:
-    """Rows whose episodes ended at step t."""
+    """Rows whose episodes ended at one step."""
 
-    t: int
+    t: np.ndarray  # of the entry that ended
     rows: np.ndarray
     cut: np.ndarray  # truncated rather than terminated
     observation: Tree
-    state: State | None  # the actor's state of the cut rows, after step t
+    state: State | None  # the actor's state of the cut rows, after the step
 
 
-def _resets_in_same_step(env: VectorEnv) -> bool:
-    mode = env.metadata.get("autoreset_mode")
-    if mode not in (AutoresetMode.SAME_STEP, AutoresetMode.NEXT_STEP):
-        raise UserError(
-            f"vector environment {env!r}: metadata['autoreset_mode'] is {mode!r}; "
-            "accepted: AutoresetMode.SAME_STEP, AutoresetMode.NEXT_STEP."
-        )
-    return mode == AutoresetMode.SAME_STEP
+def _within(rows: np.ndarray, others: np.ndarray | None) -> np.ndarray:
+    return rows if others is None else rows & others
+
+
+def _where(rows: np.ndarray, yes: np.ndarray, no: np.ndarray) -> np.ndarray:
+    return np.where(rows.reshape(-1, *[1] * (no.ndim - 1)), yes, no)
+
+
+def _copy_mask(rows: np.ndarray | None) -> np.ndarray | None:
+    return None if rows is None else rows.copy()
+
+
+def _arrays(state: State) -> dict[str, np.ndarray]:
+    return {path: _copy(x) for path, x in state.tensors().items()}
+
+
+def _restored(fresh: State, arrays: dict[str, np.ndarray]) -> State:
+    """Return a state like `fresh` with stored arrays."""
+    kinds = fresh.tensors()
+    return fresh.with_tensors({path: _like(kinds[path], x) for path, x in arrays.items()})
 
 
 def _copy(x: Any) -> np.ndarray:

@@ -22,6 +22,11 @@ class LocalRollouts:
         """Whether the state holds where the environments are."""
         return all(worker.restores_environments for worker in self.workers)
 
+    @property
+    def frames_per_step(self) -> int:
+        """Emulator frames of one environment step."""
+        return self.workers[0].frames_per_step
+
     def reset_environments(self) -> None:
         """Cut every episode short."""
         for worker in self.workers:

@@ -58,8 +58,8 @@ class RayRollouts:
             # Wait here, so that an environment that cannot be made fails at once and by name.
             for slot in self._slots:
                 self._await_start(slot)
-            self.restores_environments = bool(
-                ray.get(self._slots[0].actor.restores_environments.remote())
+            self.restores_environments, self.frames_per_step = ray.get(
+                self._slots[0].actor.facts.remote()
             )
         except Exception:
             self.close()
@@ -190,9 +190,9 @@ class _RemoteWorker:
         """Answer once the environments stand."""
         return True
 
-    def restores_environments(self) -> bool:
-        """Whether the state holds where the environments are."""
-        return self.worker.restores_environments
+    def facts(self) -> tuple[bool, int]:
+        """Return whether the state holds where the environments are, and frames of a step."""
+        return self.worker.restores_environments, self.worker.frames_per_step
 
     def collect(self, weights: Weights, version: int) -> tuple[Rollout, dict[str, Any]]:
         """Return the next fragment and the worker's state after it."""

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from palaestra.agents.loop import EpisodeBatch
+from palaestra.envs.rows import frames_per_step
 from palaestra.experience.fragment import Fragment
 from palaestra.experience.weights import Weights
 from palaestra.runs.config import RunConfig, import_plugins
@@ -32,6 +33,10 @@ class Rollouts(Protocol):
     @property
     def restores_environments(self) -> bool:
         """Whether `state_dict` holds where the environments are."""
+
+    @property
+    def frames_per_step(self) -> int:
+        """Emulator frames of one environment step."""
 
     def reset_environments(self) -> None:
         """Cut every episode short."""
@@ -77,12 +82,18 @@ class Worker:
             [integer(config.seed, Role.ENV, row, *again) for row in range(first, first + count)],
             first,
             config.env.reset_at_checkpoint,
+            type(agent).infos,
         )
 
     @property
     def restores_environments(self) -> bool:
         """Whether the state holds where the environments are."""
         return self.collector.restores_environments
+
+    @property
+    def frames_per_step(self) -> int:
+        """Emulator frames of one environment step."""
+        return frames_per_step(self.collector.env)
 
     def reset_environments(self) -> None:
         """Cut every episode short."""
@@ -91,7 +102,7 @@ class Worker:
     def collect(self, weights: Weights, version: int) -> Rollout:
         """Return the next fragment, collected with `weights`."""
         start = time.perf_counter()
-        self.collector.actor.load_weights(weights)
+        self.collector.actor.load_weights(weights, version)
         fragment, episodes = self.collector.collect(self.steps)
         fragment.version = version
         return Rollout(fragment, episodes, time.perf_counter() - start)

@@ -21,16 +21,21 @@ class RolloutLoop(Loop):
         self.rollouts = rollouts
         self.updates = 0
         self.restores_environments = rollouts.restores_environments
+        self.frames_per_step = rollouts.frames_per_step
 
     def advance(self) -> Iteration:
         """Collect one fragment from every worker and learn from them."""
         start = time.perf_counter()
         rollouts = self.rollouts.collect(self.learner.weights(), self.updates)
         collected = time.perf_counter()
-        metrics = self.learner.update([rollout.fragment for rollout in rollouts])
+        fragments = [rollout.fragment for rollout in rollouts]
+        filled = [fragment for fragment in fragments if fragment.decisions]
+        # Where no action has ended yet, there is nothing to learn from.
+        metrics = self.learner.update(filled) if filled else {}
         self.updates += 1
         return Iteration(
-            sum(rollout.fragment.steps for rollout in rollouts),
+            sum(fragment.env_steps for fragment in filled),
+            sum(fragment.decisions for fragment in filled),
             metrics,
             join_episodes([rollout.episodes for rollout in rollouts]),
             collected - start,

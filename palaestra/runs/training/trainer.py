@@ -39,7 +39,7 @@ class Trainer:
         self.folder = folder
         self.loop = loop
         self.quiet = quiet
-        self.agent_steps = self.updates = self.episodes = 0
+        self.agent_steps = self.decisions = self.updates = self.episodes = 0
         keep = config.checkpoint
         self.checkpoints = Checkpoints(folder.checkpoints, keep.keep_last, keep.keep_every)
         self._every = keep.every or max(1, -(-config.total_steps // 10))
@@ -72,7 +72,7 @@ class Trainer:
                     line = self._record(done)
                     for tracker in trackers if line is not None else ():
                         tracker.log(line, self.agent_steps)
-                    progress.advance(done.steps, _note(line))
+                    progress.advance(done.agent_steps, _note(line))
                     if self._is_due(before):
                         self.save_checkpoint(wait=False)
             self.save_checkpoint()
@@ -103,7 +103,8 @@ class Trainer:
         done = self.loop.advance()
         self._collect_s += done.collect_s
         self._learn_s += done.learn_s
-        self.agent_steps += done.steps
+        self.agent_steps += done.agent_steps
+        self.decisions += done.decisions
         self.updates += 1
         batch = done.episodes
         self.episodes += len(batch.env)
@@ -125,7 +126,8 @@ class Trainer:
         rate = (self.agent_steps - self._last_steps) / (now - self._last)
         line: dict[str, Any] = {
             "agent_steps": self.agent_steps,
-            "frames": self.agent_steps,
+            "decisions": self.decisions,
+            "frames": self.agent_steps * self.loop.frames_per_step,
             "updates": self.updates,
             "attempt": self.folder.manifest["attempts"][-1]["n"],
             "t": round(now - self._start, 3),
@@ -181,6 +183,7 @@ class Trainer:
             "loop": self.loop.state_dict(),
             "run": {
                 "agent_steps": self.agent_steps,
+                "decisions": self.decisions,
                 "updates": self.updates,
                 "episodes": self.episodes,
                 "checkpoints": self._num_checkpoints,
@@ -203,6 +206,7 @@ class Trainer:
             self.folder.cut_logs(run["logs"])
         self.agent_steps, self.updates = run["agent_steps"], run["updates"]
         self.episodes = run["episodes"]
+        self.decisions = run.get("decisions", self.agent_steps)  # once they were not told apart
         self._num_checkpoints, self._best = run["checkpoints"], run["best"]
         if since := dict(run["episodes_since"]):
             env, returns, length = (since.pop(name) for name in ("env", "return", "length"))

@@ -80,7 +80,7 @@ def assert_same(a: Any, b: Any) -> None:
 def assert_same_rounds(a: list[Any], b: list[Any]) -> None:
     """Two lists of rounds agree in everything but time."""
     for x, y in zip(a, b, strict=True):
-        assert_same((x.steps, dict(x.metrics)), (y.steps, dict(y.metrics)))
+        assert_same((x.agent_steps, dict(x.metrics)), (y.agent_steps, dict(y.metrics)))
         assert_same(vars(x.episodes), vars(y.episodes))
 
 

@@ -112,4 +112,4 @@ def test_environments_that_cannot_be_restored_are_named(monkeypatch: pytest.Monk
     loop.reset_environments()
     fresh = loop_on("Drifting-v0", "sb3/ppo", **CLIPPED)
     fresh.load_state_dict(loop.state_dict())
-    assert fresh.advance().steps == 32
+    assert fresh.advance().agent_steps == 32

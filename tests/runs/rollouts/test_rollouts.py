@@ -139,7 +139,7 @@ def test_workers_go_on_exactly_where_they_were_saved() -> None:
     other.load_state_dict(one.state_dict())
     for a, b in zip(one.collect(weights, 1), other.collect(weights, 1), strict=True):
         same(a, b)
-        assert a.fragment.steps == 2 * 12
+        assert a.fragment.env_steps == 2 * 12
 
 
 def test_an_interrupt_saves_a_checkpoint_and_marks_the_run_stopped(tmp_path: Path) -> None:
