@@ -164,7 +164,8 @@ def _train(
 
 def _die_at(number: int) -> None:
     """Make the process kill itself at the given operation on a checkpoint's files."""
-    from palaestra.runs import checkpoint, checkpoint_format
+    from palaestra.runs.store import checkpoints as checkpoint
+    from palaestra.runs.store import format as checkpoint_format
 
     count = 0
 

@@ -1,6 +1,7 @@
 import io
 import json
 import math
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,7 +21,6 @@ from palaestra.envs.tictactoe.solver import solve
 from palaestra.errors import UserError
 from palaestra.experience.fragment import Tree
 from palaestra.experience.state import State
-from palaestra.runs import evaluation as module
 from palaestra.runs.evaluation.evaluate import evaluate, print_comparison, rule
 from palaestra.runs.evaluation.play import play
 from palaestra.runs.evaluation.results import Evaluation
@@ -99,7 +99,7 @@ def test_an_episode_is_the_same_however_many_are_played_at_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     whole = always(0, episodes=10)
-    monkeypatch.setattr(module, "MAX_ROWS", 4)
+    monkeypatch.setattr(sys.modules[evaluate.__module__], "MAX_ROWS", 4)
     assert always(0, episodes=10).rows == whole.rows
     assert always(0, episodes=3).rows[:3] == whole.rows[:3]
 
