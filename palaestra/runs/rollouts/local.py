@@ -1,5 +1,6 @@
 """The workers of a run in this process."""
 
+from collections import deque
 from typing import Any
 
 from palaestra.experience.weights import Weights
@@ -12,10 +13,24 @@ class LocalRollouts:
 
     def __init__(self, config: RunConfig) -> None:
         self.workers = [Worker(config, i) for i in range(max(1, config.rollout.workers))]
+        self._wanted: deque[tuple[int, Weights | None, int]] = deque()
+        self._versions: list[int | None] = [None] * len(self.workers)
+
+    def request(self, worker: int, weights: Weights, version: int) -> None:
+        """Note what is asked for; it is collected when it is received."""
+        self._wanted.append((worker, None if self._versions[worker] == version else weights, version))
+        self._versions[worker] = version
+
+    def receive(self) -> Rollout:
+        """Return the fragment that was asked for first."""
+        worker, weights, version = self._wanted.popleft()
+        return self.workers[worker].collect(weights, version)
 
     def collect(self, weights: Weights, version: int) -> list[Rollout]:
         """Return one fragment from each worker."""
-        return [worker.collect(weights, version) for worker in self.workers]
+        for worker in range(len(self.workers)):
+            self.request(worker, weights, version)
+        return [self.receive() for _ in self.workers]
 
     @property
     def restores_environments(self) -> bool:

@@ -9,13 +9,14 @@ import logging
 import os
 import socket
 import traceback
-from dataclasses import dataclass
+from collections import deque
+from dataclasses import dataclass, field
 from typing import Any
 
 import ray
 from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
 
-from palaestra.errors import RunError, UserError
+from palaestra.errors import EnvironmentFailure, NotFiniteError, RunError, UserError
 from palaestra.experience.weights import Weights
 from palaestra.runs.config import RunConfig
 from palaestra.runs.rollouts.worker import Rollout, Worker
@@ -49,6 +50,8 @@ class RayRollouts:
     def __init__(self, config: RunConfig) -> None:
         self.config = config
         self.failures: list[dict[str, Any]] = []
+        self._version: int | None = None
+        self._weights: Any = None
         self._slots = [_Slot(i) for i in range(config.rollout.workers)]
         cpus = config.rollout.workers * config.rollout.threads_per_worker
         self._owns_ray = connect(config.rollout.address, cpus)
@@ -65,31 +68,53 @@ class RayRollouts:
             self.close()
             raise
 
+    def request(self, worker: int, weights: Weights, version: int) -> None:
+        """Ask a worker for its next fragment; weights travel if it does not have this version."""
+        slot = self._slots[worker]
+        if version != self._version:
+            # Small ones travel with the call; the object store would add a millisecond at each end.
+            large = sum(x.nbytes for x in weights.values()) > INLINE_BYTES
+            self._version, self._weights = version, ray.put(weights) if large else weights
+        slot.wanted.append((self._weights, version))
+        self._call(slot, self._weights, version)
+
+    def receive(self) -> Rollout:
+        """Return the next fragment that is done; a worker that failed is started again.
+
+        Raises:
+          RunError: workers failed too often, or one cannot be brought where it was.
+        """
+        oldest = {slot.calls[0]: slot for slot in self._slots if slot.calls}
+        done, waiting = ray.wait(list(oldest), timeout=self.config.rollout.timeout_s)
+        return self._take(oldest[(done or waiting)[0]])
+
     def collect(self, weights: Weights, version: int) -> list[Rollout]:
         """Return one fragment from each worker, in order; failed workers are started again."""
-        # Small weights travel with the call; the object store would add a millisecond at each end.
-        large = sum(x.nbytes for x in weights.values()) > INLINE_BYTES
-        self._weights = ray.put(weights) if large else weights
-        calls = [slot.actor.collect.remote(self._weights, version) for slot in self._slots]
+        for slot in self._slots:
+            self.request(slot.index, weights, version)
         # Fetches all of them at once; who failed or is late is found out one by one.
+        calls = [slot.calls[0] for slot in self._slots]
         ray.wait(calls, num_returns=len(calls), timeout=self.config.rollout.timeout_s)
-        return [
-            self._receive(slot, call, version)
-            for slot, call in zip(self._slots, calls, strict=True)
-        ]
+        return [self._take(slot) for slot in self._slots]
 
-    def _receive(self, slot: "_Slot", call: Any, version: int) -> Rollout:
+    def _call(self, slot: "_Slot", weights: Any, version: int) -> None:
+        known = slot.version == version
+        slot.calls.append(slot.actor.collect.remote(None if known else weights, version))
+        slot.version = version
+
+    def _take(self, slot: "_Slot") -> Rollout:
         while True:
             try:
-                rollout, slot.state = ray.get(call, timeout=self.config.rollout.timeout_s)
+                rollout, slot.state = ray.get(slot.calls[0], timeout=self.config.rollout.timeout_s)
+                slot.calls.popleft()
+                slot.wanted.popleft()
                 return rollout
             except RayTaskError as error:
-                if isinstance(error.cause, UserError):
+                if isinstance(error.cause, UserError | EnvironmentFailure | NotFiniteError):
                     raise _cause(error) from None
                 self._restart(slot, f"{type(error.cause).__name__}: {error.cause}", str(error))
             except RayError as error:  # the process died, or was silent for too long
                 self._restart(slot, type(error).__name__, traceback.format_exc())
-            call = slot.actor.collect.remote(self._weights, version)
 
     def _restart(self, slot: "_Slot", reason: str, trace: str) -> None:
         self.failures.append({"worker": slot.index, "reason": reason, "traceback": trace})
@@ -101,6 +126,9 @@ class RayRollouts:
         ray.kill(slot.actor)
         self._start(slot)
         self._await_start(slot)
+        slot.calls.clear()
+        for weights, version in slot.wanted:
+            self._call(slot, weights, version)
 
     def _start(self, slot: "_Slot") -> None:
         threads = self.config.rollout.threads_per_worker
@@ -112,8 +140,8 @@ class RayRollouts:
             num_cpus=threads, runtime_env={"env_vars": caps}, max_restarts=0, max_task_retries=0
         ).remote(self.config.model_dump(mode="json"), slot.index, attempt, threads)
         slot.starts += 1
-        if restored:
-            slot.actor.load_state_dict.remote(slot.state)
+        slot.version = None
+        slot.loading = slot.actor.load_state_dict.remote(slot.state) if restored else None
 
     def _await_start(self, slot: "_Slot") -> None:
         try:
@@ -125,6 +153,15 @@ class RayRollouts:
         except GetTimeoutError:
             raise RunError(
                 f"worker {slot.index} did not start within {START_TIMEOUT_S} s."
+            ) from None
+        try:
+            if slot.loading is not None:
+                ray.get(slot.loading)
+        except RayError as error:
+            reason = error.cause if isinstance(error, RayTaskError) else error
+            raise RunError(
+                f"worker {slot.index} was started again and cannot be brought where it was: "
+                f"{reason}"
             ) from None
 
     def reset_environments(self) -> None:
@@ -168,6 +205,10 @@ class _Slot:
 
     index: int
     actor: Any = None
+    version: int | None = None  # of the weights that the worker has
+    wanted: deque[tuple[Any, int]] = field(default_factory=deque)  # weights and version
+    calls: deque[Any] = field(default_factory=deque)  # one for each that is wanted, in order
+    loading: Any = None  # the call that brings a new worker where the former one was
     state: dict[str, Any] | None = None  # of the worker after its last fragment
     starts: int = 0
 
@@ -194,7 +235,7 @@ class _RemoteWorker:
         """Return whether the state holds where the environments are, and frames of a step."""
         return self.worker.restores_environments, self.worker.frames_per_step
 
-    def collect(self, weights: Weights, version: int) -> tuple[Rollout, dict[str, Any]]:
+    def collect(self, weights: Weights | None, version: int) -> tuple[Rollout, dict[str, Any]]:
         """Return the next fragment and the worker's state after it."""
         return self.worker.collect(weights, version), self.state_dict()
 
@@ -273,7 +314,9 @@ def _check_address(address: str) -> None:
 
 def _cause(error: RayTaskError) -> Exception:
     cause = error.cause
-    return UserError(str(cause)) if isinstance(cause, UserError) else RunError(str(error))
+    if isinstance(cause, UserError | EnvironmentFailure | NotFiniteError):
+        return cause  # Ray made it anew, without the frames of the worker
+    return RunError(str(error))
 
 
 def _init_cause(error: RayActorError) -> Exception:

@@ -20,15 +20,23 @@ class Rollout:
 
     fragment: Fragment
     episodes: EpisodeBatch
+    worker: int
+    """Which worker it is from."""
     seconds: float
     """Time spent collecting, without waiting and transfer."""
 
 
 class Rollouts(Protocol):
-    """Collects one fragment from every worker, in the order of the workers."""
+    """Collects fragments from workers: from all in turn, or as each one is done."""
+
+    def request(self, worker: int, weights: Weights, version: int) -> None:
+        """Ask a worker for a fragment, to be collected with `weights`, the `version`-th."""
+
+    def receive(self) -> Rollout:
+        """Return the next fragment that is done, of those that were asked for."""
 
     def collect(self, weights: Weights, version: int) -> list[Rollout]:
-        """Act with `weights`, which are the `version`-th, and return one fragment a worker."""
+        """Ask every worker for a fragment and return them in the order of the workers."""
 
     @property
     def restores_environments(self) -> bool:
@@ -65,6 +73,7 @@ class Worker:
     """
 
     def __init__(self, config: RunConfig, index: int, attempt: int = 0) -> None:
+        self.index = index
         self.steps = config.rollout.steps
         import_plugins(config.plugins)
         from palaestra.envs import make_vec
@@ -99,13 +108,14 @@ class Worker:
         """Cut every episode short."""
         self.collector.reset_environments()
 
-    def collect(self, weights: Weights, version: int) -> Rollout:
-        """Return the next fragment, collected with `weights`."""
+    def collect(self, weights: Weights | None, version: int) -> Rollout:
+        """Return the next fragment, collected with `weights`; None keeps those of the last one."""
         start = time.perf_counter()
-        self.collector.actor.load_weights(weights, version)
+        if weights is not None:
+            self.collector.actor.load_weights(weights, version)
         fragment, episodes = self.collector.collect(self.steps)
         fragment.version = version
-        return Rollout(fragment, episodes, time.perf_counter() - start)
+        return Rollout(fragment, episodes, self.index, time.perf_counter() - start)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the collector's state."""
