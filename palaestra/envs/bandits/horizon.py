@@ -9,7 +9,7 @@ import numpy as np
 from gymnasium.error import ResetNeeded
 from gymnasium.spaces import Discrete
 
-from palaestra.envs.bandits import noise
+from palaestra.envs import noise
 from palaestra.envs.bandits.observations import history_space
 from palaestra.errors import UserError, did_you_mean
 

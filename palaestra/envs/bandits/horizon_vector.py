@@ -13,7 +13,7 @@ from gymnasium.spaces import Discrete
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
-from palaestra.envs.bandits import noise
+from palaestra.envs import noise
 from palaestra.envs.bandits.horizon import start_index
 from palaestra.envs.bandits.observations import history_space, rl2_rows, summary_rows
 from palaestra.errors import UserError

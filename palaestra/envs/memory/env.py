@@ -8,7 +8,7 @@ import gymnasium
 import numpy as np
 from gymnasium.error import ResetNeeded
 
-from palaestra.envs.bandits import noise
+from palaestra.envs import noise
 from palaestra.envs.bandits.horizon import start_index
 from palaestra.envs.memory.options import MemoryOptions
 from palaestra.errors import UserError

@@ -9,7 +9,7 @@ from gymnasium.error import ResetNeeded
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
-from palaestra.envs.bandits import noise
+from palaestra.envs import noise
 from palaestra.envs.bandits.horizon import start_index
 from palaestra.envs.memory.options import MemoryOptions
 from palaestra.errors import UserError

@@ -6,7 +6,7 @@ exactly from its board. The words of a game's stream:
 
 import numpy as np
 
-from palaestra.envs.bandits.noise import bits, instance_keys, uniform
+from palaestra.envs.noise import bits, instance_keys, uniform
 
 __all__ = ["FIRST", "MEETS", "OPENING", "REPLY", "SUBSTITUTE", "below", "draw", "game_keys", "unit"]
 
