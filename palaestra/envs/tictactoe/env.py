@@ -6,6 +6,7 @@ import gymnasium
 import numpy as np
 from gymnasium.error import ResetNeeded
 
+from palaestra.envs.noise import instance_keys
 from palaestra.envs.tictactoe.opponents import OpponentPolicy
 from palaestra.envs.tictactoe.options import GameOptions, Start
 from palaestra.envs.tictactoe.rules import (
@@ -16,13 +17,15 @@ from palaestra.envs.tictactoe.rules import (
     OVER,
     OWN_LINE,
     POWERS,
+    REPLY,
     SQUARES,
     STONES,
+    SUBSTITUTE,
     SWAP,
+    draw,
     pick,
 )
 from palaestra.envs.tictactoe.solver import solve
-from palaestra.envs.tictactoe.streams import REPLY, SUBSTITUTE, draw, game_keys
 from palaestra.errors import UserError
 from palaestra.options import validate
 
@@ -152,7 +155,7 @@ class TicTacToeEnv(gymnasium.Env[np.ndarray, np.int64]):
     def _identify(self) -> None:
         """Set what follows from (seed, index) alone."""
         seeds, indices = np.array([self._seed]), np.array([self._index])
-        self._keys = game_keys(seeds, indices)
+        self._keys = instance_keys(seeds, indices)
         self._agent_first = bool(self._start.agent_first(self._keys, seeds, indices)[0])
         self._who = self._start.opponent(self._keys)
 

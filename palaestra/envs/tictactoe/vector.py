@@ -9,6 +9,7 @@ from gymnasium.error import ResetNeeded
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
+from palaestra.envs.noise import instance_keys
 from palaestra.envs.tictactoe.opponents import OpponentPolicy
 from palaestra.envs.tictactoe.options import GameOptions, Start
 from palaestra.envs.tictactoe.rules import (
@@ -19,13 +20,15 @@ from palaestra.envs.tictactoe.rules import (
     OVER,
     OWN_LINE,
     POWERS,
+    REPLY,
     SQUARES,
     STONES,
+    SUBSTITUTE,
     SWAP,
+    draw,
     pick,
 )
 from palaestra.envs.tictactoe.solver import solve
-from palaestra.envs.tictactoe.streams import REPLY, SUBSTITUTE, draw, game_keys
 from palaestra.errors import UserError
 from palaestra.options import validate
 
@@ -156,7 +159,7 @@ class TicTacToeVectorEnv(VectorEnv):
     def _identify(self, rows: np.ndarray) -> None:
         """Set what follows from (seed, index) alone."""
         seeds, indices = self._seed[rows], self._index[rows]
-        keys = game_keys(seeds, indices)
+        keys = instance_keys(seeds, indices)
         self._keys[rows] = keys
         self._agent_first[rows] = self._start.agent_first(keys, seeds, indices)
         self._who[rows] = self._start.opponent(keys)
