@@ -15,7 +15,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from palaestra.agents.base import Actor
 from palaestra.agents.fragment import Fragment, Tree, map_tree
 from palaestra.agents.loop import EpisodeBatch, join_episodes
-from palaestra.envs.rows import reset_rows, step_info
+from palaestra.envs.rows import reset_rows, step_info, summed_infos
 from palaestra.errors import UserError
 from palaestra.policies.state import State, concatenate
 from palaestra.seeding import Role, integer
@@ -55,7 +55,7 @@ class Collector:
         self.rng = rng
         self.first_env = first_env
         self.same_step = _resets_in_same_step(env)
-        self.sum_names: tuple[str, ...] = tuple(env.metadata.get("episode_sums", ()))
+        self.sum_names: tuple[str, ...] = summed_infos(env)
         self.restores_environments = hasattr(env.unwrapped, "get_state") and not resets
         self._seeds = seeds
         self._resets = 0

@@ -64,6 +64,7 @@ def test_a_native_vector_environment_that_gives_no_state_is_used_only_where_ther
 
     class Corridors(VectorEnv[Any, Any, Any]):
         metadata: ClassVar[dict[str, Any]] = {"autoreset_mode": AutoresetMode.SAME_STEP}  # type: ignore[misc]
+        single_observation_space = gymnasium.spaces.Discrete(2)
 
         def __init__(self, num_envs: int) -> None:
             self.num_envs = num_envs

@@ -13,6 +13,7 @@ from palaestra.agents.base import TrainingTask
 from palaestra.agents.sb3.native_envs import NativeVecEnv
 from palaestra.envs import make_vec
 from palaestra.envs.recorded import RecordedEpisodes
+from palaestra.envs.rows import summed_infos
 from palaestra.errors import UserError
 from palaestra.registry import registry
 
@@ -137,4 +138,4 @@ def _seeded(make: Callable[[], gymnasium.Env], seed: int) -> Callable[[], gymnas
 
 
 def _sum_names(env: gymnasium.Env) -> tuple[str, ...]:
-    return tuple(env.metadata.get("episode_sums", ()))
+    return summed_infos(env)

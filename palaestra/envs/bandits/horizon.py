@@ -17,7 +17,7 @@ class HorizonEnv(InstanceEnv, ABC):
     A subclass draws the instance (`_begin`) and says what a pull pays (`_pull`).
     """
 
-    metadata: ClassVar[dict[str, Any]] = {"render_modes": [], "episode_sums": ("regret",)}  # type: ignore[misc]
+    metadata: ClassVar[dict[str, Any]] = {"render_modes": [], "episode_infos": {"regret": "sum"}}  # type: ignore[misc]
 
     def __init__(
         self,
@@ -80,7 +80,7 @@ class HorizonEnv(InstanceEnv, ABC):
         return self._observe(a, r), r, self._t == self.T, False, self._info(expected, best)
 
     def get_state(self) -> dict[str, Any]:
-        """Return what `set_state` needs to go on exactly here."""
+        """Return what `set_state` needs to continue exactly here."""
         return self._instance_state() | {
             "t": self._t,
             "pulls": np.array(self._pulls, np.int64),
@@ -88,7 +88,7 @@ class HorizonEnv(InstanceEnv, ABC):
         }
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Go on from what `get_state` returned."""
+        """Continue from what `get_state` returned."""
         if self._set_instance(state):
             self._begin()
         self._t = int(state["t"])

@@ -26,7 +26,7 @@ class HorizonVectorEnv(InstanceVectorEnv, ABC):
 
     metadata: ClassVar[dict[str, Any]] = {  # type: ignore[misc]
         "render_modes": [],
-        "episode_sums": ("regret",),
+        "episode_infos": {"regret": "sum"},
         "autoreset_mode": AutoresetMode.SAME_STEP,
     }
 
@@ -99,7 +99,7 @@ class HorizonVectorEnv(InstanceVectorEnv, ABC):
         return observation, r, terminated, np.zeros(self.num_envs, bool), infos
 
     def get_state(self) -> dict[str, Any]:
-        """Return what `set_state` needs to go on exactly here."""
+        """Return what `set_state` needs to continue exactly here."""
         return self._instance_state() | {
             "t": self._t,
             "pulls": self._pulls.reshape(self.num_envs, self.K).copy(),
@@ -107,7 +107,7 @@ class HorizonVectorEnv(InstanceVectorEnv, ABC):
         }
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Go on from what `get_state` returned."""
+        """Continue from what `get_state` returned."""
         if self._set_instance(state):
             self._begin()
         self._t = int(state["t"])

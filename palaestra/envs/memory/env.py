@@ -80,11 +80,11 @@ class MemoryEnv(InstanceEnv, ABC):
         return self._observe(), reward, terminated, truncated, self._info()
 
     def get_state(self) -> dict[str, Any]:
-        """Return what `set_state` needs to go on exactly here."""
+        """Return what `set_state` needs to continue exactly here."""
         return self._instance_state() | {"t": self._t, "over": self._over}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Go on from what `get_state` returned."""
+        """Continue from what `get_state` returned."""
         if self._set_instance(state):
             self._begin(self._key())
         self._t, self._over = int(state["t"]), bool(state["over"])

@@ -90,11 +90,11 @@ class MemoryVectorEnv(InstanceVectorEnv, ABC):
         return self._observe(), rewards, terminated, truncated, infos
 
     def get_state(self) -> dict[str, Any]:
-        """Return what `set_state` needs to go on exactly here."""
+        """Return what `set_state` needs to continue exactly here."""
         return self._instance_state() | {"t": self._t.copy()}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Go on from what `get_state` returned."""
+        """Continue from what `get_state` returned."""
         if self._set_instance(state):
             self._begin_rows(np.arange(self.num_envs))
         self._t = np.array(state["t"], np.int64)

@@ -84,7 +84,7 @@ class TicTacToeEnv(InstanceEnv):
     metadata: ClassVar[dict[str, Any]] = {  # type: ignore[misc]
         "render_modes": ["ansi"],
         "render_fps": 4,
-        "episode_sums": ("blunder", "illegal"),
+        "episode_infos": {"blunder": "sum", "illegal": "sum"},
     }
 
     def __init__(
@@ -222,7 +222,7 @@ class TicTacToeEnv(InstanceEnv):
         return self._instance_state() | {"code": self._code, "t": self._t, "over": self._over}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Go on exactly where `get_state` was called on an environment with the same options."""
+        """Continue exactly where `get_state` was called on an environment with the same options."""
         if self._set_instance(state):
             self._identify()
         self._code, self._t, self._over = state["code"], state["t"], state["over"]

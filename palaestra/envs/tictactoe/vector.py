@@ -53,7 +53,7 @@ class TicTacToeVectorEnv(InstanceVectorEnv):
     metadata: ClassVar[dict[str, Any]] = {  # type: ignore[misc]
         "render_modes": [],
         "autoreset_mode": AutoresetMode.SAME_STEP,
-        "episode_sums": ("blunder", "illegal"),
+        "episode_infos": {"blunder": "sum", "illegal": "sum"},
     }
 
     def __init__(
@@ -208,7 +208,7 @@ class TicTacToeVectorEnv(InstanceVectorEnv):
         return self._instance_state() | {"code": self._code.copy(), "t": self._t.copy()}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Go on exactly where `get_state` was called on an environment with the same options."""
+        """Continue exactly where `get_state` was called on an environment with the same options."""
         self._code, self._t = np.array(state["code"]), np.array(state["t"])
         if self._set_instance(state):
             self._identify(np.arange(self.num_envs))
