@@ -39,8 +39,8 @@ class TrainingTask:
 
     env_id: str
     num_envs: int
-    wrappers: tuple[str, ...]
-    """Names of wrappers, innermost first."""
+    wrappers: tuple[str | Mapping[str, Any], ...]
+    """Wrappers by name, or `{"name": ..., option: ...}`, innermost first."""
     options: Mapping[str, Any]
     """Keyword arguments of the environment."""
     steps: int

@@ -241,7 +241,7 @@ def _play(env: Any, steps: int, seed: int, found: dict[str, Finding], lengths: l
             ("observation", observation_fault(env.observation_space, observation)),
         ):
             if fault:
-                found.setdefault(kind, Finding("step", f"at step {t}, {fault}"))
+                found.setdefault(kind, Finding("step", f"at step {t} of an episode, {fault}"))
         if terminated or truncated:
             lengths.append(t)
             t, info = 0, _reset(env, None, found)

@@ -24,7 +24,9 @@ class EnvConfig(Options):
 
     id: str = Field(description="environment id, of Palaestra, a plug-in or Gymnasium")
     num_envs: int = Field(8, ge=1, description="parallel environments, over all workers")
-    wrappers: tuple[str, ...] = Field((), description="wrappers by name, innermost first")
+    wrappers: tuple[str | dict[str, Any], ...] = Field(
+        (), description="wrappers by name, or {name: ..., option: ...}, innermost first"
+    )
     options: dict[str, Any] = Field({}, description="keyword arguments of the environment")
     reset_at_checkpoint: bool = Field(
         False,

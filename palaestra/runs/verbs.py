@@ -8,6 +8,7 @@ from typing import Any, cast, get_args
 from rich.console import Console
 
 from palaestra.agents.base import Mode
+from palaestra.envs.wrappers.build import Wrappers
 from palaestra.errors import UserError, did_you_mean
 from palaestra.registry import registry
 from palaestra.runs.actors import ReferenceActors, RunActors, label
@@ -184,7 +185,7 @@ def _evaluate(
     episodes: int | None,
     mode: Mode | None,
     tasks: Sequence[str],
-    wrappers: Sequence[str] | None = None,
+    wrappers: Wrappers | None = None,
 ) -> Evaluation:
     """Evaluate one agent and show the progress."""
     chosen = registry.get("suite", suite)

@@ -14,6 +14,7 @@ from palaestra.agents.sb3.native_envs import NativeVecEnv
 from palaestra.envs import make_vec
 from palaestra.envs.recorded import RecordedEpisodes
 from palaestra.envs.rows import summed_infos
+from palaestra.envs.wrappers.build import wrapper_names
 from palaestra.errors import UserError
 from palaestra.registry import registry
 
@@ -95,7 +96,7 @@ def make_envs(task: TrainingTask, seed: int) -> RecordedVecEnv | NativeVecEnv:
         )
     if task.wrappers:
         raise UserError(
-            f"env.wrappers: {', '.join(task.wrappers)} cannot be used with {task.env_id}: "
+            f"env.wrappers: {', '.join(wrapper_names(task.wrappers))} cannot be used with {task.env_id}: "
             "Stable-Baselines3 steps it row by row; none is accepted here."
         )
     make = _single(task)

@@ -4,7 +4,7 @@ A suite says which environments are played, how many episodes, in which policy m
 which two returns the score lies. Whatever changes the meaning of a number raises the version.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -29,7 +29,7 @@ class Task:
     """Episodes for each seed."""
     policy_mode: Literal["sample", "greedy"] = "sample"
     tags: tuple[str, ...] = ()
-    wrappers: tuple[str, ...] = ()
+    wrappers: tuple[str | Mapping[str, Any], ...] = ()
     reference: dict[str, float] = field(default_factory=dict)
     """Known figures as `metric/agent` -> value, e.g. `regret/random`."""
 

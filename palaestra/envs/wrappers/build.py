@@ -61,13 +61,18 @@ def read_wrappers(
     return specs[:around], specs[around:]
 
 
+def wrapper_names(wrappers: Wrappers) -> list[str]:
+    """Return the names of wrappers that are given with or without options."""
+    return [w if isinstance(w, str) else str(w.get("name", "")) for w in wrappers]
+
+
 def named_modules(env_id: str, wrappers: Wrappers) -> tuple[str, ...]:
     """Return the modules that these names import, e.g. "minigrid" of "minigrid:MiniGrid-Empty-v0".
 
     Importing a module runs its code. Naming it in one's own configuration is the permission; where
     a configuration comes from somebody else, ask before `make_vec` is called.
     """
-    names = [env_id, *(w if isinstance(w, str) else str(w.get("name", "")) for w in wrappers)]
+    names = [env_id, *wrapper_names(wrappers)]
     return tuple(dict.fromkeys(name.partition(":")[0] for name in names if ":" in name))
 
 
@@ -85,8 +90,7 @@ def import_module(where: str, module: str) -> Any:
         raise
     except ModuleNotFoundError as error:
         raise UserError(
-            f"{where}: module {module!r} cannot be imported: {error}; a module that is installed, "
-            "or in the working directory, is accepted."
+            f"{where}: module {module!r} cannot be imported: {error}; an installed module is accepted."
         ) from error
     except Exception as error:
         raise UserError(
