@@ -26,7 +26,7 @@ class EpisodeBatch:
     length: np.ndarray
     """Environment steps."""
     sums: dict[str, np.ndarray] = field(default_factory=dict)
-    """Step infos summed over the episode, as the environment's `episode_sums` names them."""
+    """Step infos summed over the episode, as the environment's `episode_infos` name them."""
 
 
 def join_episodes(batches: Sequence[EpisodeBatch], sum_names: Sequence[str] = ()) -> EpisodeBatch:
@@ -64,8 +64,8 @@ class TrainingEnvs:
 
     env_id: str
     num_envs: int
-    wrappers: tuple[str, ...]
-    """Names of wrappers, innermost first."""
+    wrappers: tuple[str | Mapping[str, Any], ...]
+    """Wrappers by name, or `{"name": ..., option: ...}`, innermost first."""
     options: Mapping[str, Any]
     """Keyword arguments of the environment."""
     steps: int

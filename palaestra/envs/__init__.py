@@ -69,6 +69,26 @@ for _class, _module, _summary in (
         _summary,
     )
 
+# Wrappers.
+for _name, _target, _summary in (
+    ("action-mask", "action_mask:VectorActionMask", "legal actions beside the observation"),
+    ("history", "history:VectorHistory", "the last observations of the episode, with its start"),
+    ("frame-stack", "frame_stack:VectorFrameStack", "the last observations in one array"),
+    ("time-limit", "time_limit:TimeLimit", "truncates episodes after a number of steps"),
+    ("reward-clip", "reward_clip:VectorRewardClip", "rewards between two bounds"),
+    (
+        "normalise-observation",
+        "normalise:VectorNormaliseObservation",
+        "observations with mean 0 and variance 1, by running statistics",
+    ),
+    (
+        "normalise-reward",
+        "normalise:VectorNormaliseReward",
+        "rewards in units of the running deviation of the discounted return",
+    ),
+):
+    register_builtin("wrapper", _name, f"palaestra.envs.wrappers.{_target}", _summary)
+
 # Suites.
 for _name, _target, _summary in (
     ("bandit", "BANDIT", "Gaussian and Bernoulli bandits with 5, 10 and 20 arms"),

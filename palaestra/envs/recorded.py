@@ -1,4 +1,4 @@
-"""Environments that can be stopped and gone on with: each episode is kept as what caused it."""
+"""Environments that can be stopped and continued: each episode is kept as what caused it."""
 
 import copy
 from collections.abc import Callable, Sequence
@@ -9,9 +9,12 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
-from gymnasium.vector.utils import concatenate, create_empty_array, iterate
+from gymnasium.vector.utils import iterate
 
-from palaestra.errors import UserError
+from palaestra.envs.marks import marks
+from palaestra.envs.protocol import observation_fault, reset_fault, step_fault
+from palaestra.envs.trees import equal_trees, join_rows
+from palaestra.errors import EnvironmentFailure, RunError, UserError
 
 State = dict[str, Any]
 
@@ -27,16 +30,38 @@ class RecordedEpisodes(gymnasium.Wrapper):
     length of the episode alone.
 
     Args:
-      env: the environment, wrapped as it is used. Its own `get_state`/`set_state`, if it has them,
-        carry what it keeps from episode to episode.
+      env: the environment. Its own `get_state`/`set_state`, if it has them, carry what it keeps
+        from episode to episode.
       reseed: each reset without a seed draws the episode's seed from a stream that the last
         explicit seed started, so that an episode follows from its seed and actions alone, even
         where the environment hides generators of its own, as an emulator does. False leaves the
         flow of random numbers as it is.
+      wrappers: functions that wrap the environment, innermost first. A wrapper with `get_state` and
+        `set_state` carries what it keeps from episode to episode; any other one is restored by
+        the replay, and `set_state` fails if that left it other than it was.
+
+    Attributes:
+      made: the environment without these wrappers.
+      kept: these wrappers, innermost first.
+      row: which row of a vector environment it is, for messages.
+
+    Raises:
+      EnvironmentFailure: from `reset` and `step`, where the environment raised an error or returned
+        what the interface does not allow.
     """
 
-    def __init__(self, env: gymnasium.Env, reseed: bool) -> None:
+    def __init__(
+        self,
+        env: gymnasium.Env,
+        reseed: bool,
+        wrappers: Sequence[Callable[[gymnasium.Env], gymnasium.Env]] = (),
+    ) -> None:
+        self.made, self.kept = env, []
+        for wrap in wrappers:
+            env = wrap(env)
+            self.kept.append(env)
         super().__init__(env)
+        self.row: int | None = None
         self.last_observation: Any = None
         self._seeds = np.random.default_rng() if reseed else None
         self._begun = False
@@ -57,9 +82,18 @@ class RecordedEpisodes(gymnasium.Wrapper):
         if self._begun or seed is None:
             self._before = self._between_episodes(draws=seed is None)
         else:
-            self._before = {"rng": None, "own": None}  # all begins with the seed
+            # All begins with the seed.
+            self._before = {"rng": None, "own": None} | self._wrapper_states()
         self._seed, self._options, self._actions = seed, copy.deepcopy(options), []
-        self.last_observation, info = self.env.reset(seed=seed, options=options)
+        try:
+            result = self.env.reset(seed=seed, options=options)
+        except (UserError, RunError):
+            raise
+        except Exception as error:
+            raise EnvironmentFailure.of(error, _name(self), "reset", self.row) from error
+        if fault := reset_fault(result):
+            raise EnvironmentFailure(_name(self), "reset", "wrong interface", fault, self.row)
+        self.last_observation, info = result
         self._begun = True
         return self.last_observation, info
 
@@ -67,12 +101,24 @@ class RecordedEpisodes(gymnasium.Wrapper):
         """Step the environment and note the action."""
         # A copy, because callers write the next actions into the same array.
         self._actions.append(_copy(action))
-        result = self.env.step(action)
+        try:
+            result = self.env.step(action)
+        except (UserError, RunError):
+            raise
+        except Exception as error:
+            raise EnvironmentFailure.of(error, *self._place()) from error
+        if type(result) is not tuple or len(result) != 5:
+            raise EnvironmentFailure(
+                *self._place()[:2], "wrong interface", str(step_fault(result)), *self._place()[2:]
+            )
         self.last_observation = result[0]
         return result
 
+    def _place(self) -> tuple[str, str, int | None, int]:
+        return _name(self), "step", self.row, len(self._actions) - 1
+
     def get_state(self) -> State:
-        """Return what `set_state` needs to go on exactly here: plain values and arrays.
+        """Return what `set_state` needs to continue exactly here: plain values and arrays.
 
         Before the first reset it is what the first reset starts from.
         """
@@ -89,13 +135,15 @@ class RecordedEpisodes(gymnasium.Wrapper):
                 "actions": _stack(self._actions),
                 "observation": _plain(self.last_observation),
             }
+        if self.kept:
+            state["marks"] = self._marks()
         return state
 
     def set_state(self, state: State) -> None:
-        """Go on exactly where `get_state` was called on an environment with the same options.
+        """Continue exactly where `get_state` was called on an environment with the same options.
 
         Raises:
-          UserError: the same seed and actions led elsewhere.
+          UserError: the same seed and actions led elsewhere, or left a wrapper other than it was.
         """
         if self._seeds is not None:
             self._seeds.bit_generator.state = state["seeds"]
@@ -113,12 +161,25 @@ class RecordedEpisodes(gymnasium.Wrapper):
         for action in self._actions:
             self.last_observation = self.env.step(_copy(action))[0]
         there = (_plain(self.last_observation), self._between_episodes(draws=False))
-        if not _equal(there, (state["observation"], state["now"])):
+        if not equal_trees(there, (state["observation"], state["now"])):
             raise UserError(
                 f"{_name(self)} is not deterministic in its seed and actions, so it cannot be "
                 "restored; env.reset_at_checkpoint=true starts new episodes at every checkpoint "
                 "instead."
             )
+        for wrapper, mark, saved in zip(
+            self.kept, self._marks(), state.get("marks", ()), strict=True
+        ):
+            if mark != saved:
+                raise UserError(
+                    f"wrapper {type(wrapper).__name__} of {_name(self)} keeps something from "
+                    "episode to episode and has no get_state, so that it cannot be restored; "
+                    "env.reset_at_checkpoint=true starts new episodes at every checkpoint instead."
+                )
+
+    def _marks(self) -> list[str]:
+        """Return a mark of what each wrapper keeps that does not give its state, else ""."""
+        return ["" if _tells(wrapper) else marks(wrapper) for wrapper in self.kept]
 
     def _between_episodes(self, draws: bool) -> State:
         """Return what the environment carries from one episode to the next.
@@ -131,9 +192,19 @@ class RecordedEpisodes(gymnasium.Wrapper):
         return {
             "rng": None if generator is None else generator.bit_generator.state,
             "own": base.get_state() if hasattr(base, "get_state") else None,
-        }
+        } | self._wrapper_states()
+
+    def _wrapper_states(self) -> State:
+        # The key is there with wrappers alone: without any, a state is what it always was.
+        if not self.kept:
+            return {}
+        states = [wrapper.get_state() if _tells(wrapper) else None for wrapper in self.kept]  # type: ignore[attr-defined]
+        return {"wrappers": copy.deepcopy(states)}
 
     def _go_back(self, state: State) -> None:
+        for wrapper, own in zip(self.kept, state.get("wrappers", ()), strict=True):
+            if own is not None:
+                wrapper.set_state(copy.deepcopy(own))  # type: ignore[attr-defined]
         base = self.unwrapped
         if state["own"] is not None:
             base.set_state(state["own"])  # type: ignore[attr-defined]
@@ -146,20 +217,34 @@ class RecordedEpisodes(gymnasium.Wrapper):
 class RowsVectorEnv(SyncVectorEnv):
     """Gymnasium's `SyncVectorEnv` over recorded rows: same-step autoreset and an exact state.
 
-    Every episode has a seed of its own, drawn from its row's stream (`RecordedEpisodes`).
+    Every episode has a seed of its own, drawn from its row's stream (`RecordedEpisodes`). Texts in
+    observations are arrays of strings, `[N]`.
 
     Args:
       makers: one function for each row that makes its environment.
+      wrappers: functions that wrap the environment of a row, innermost first.
     """
 
     envs: list[RecordedEpisodes]  # type: ignore[assignment]
 
-    def __init__(self, makers: Sequence[Callable[[], gymnasium.Env]]) -> None:
+    def __init__(
+        self,
+        makers: Sequence[Callable[[], gymnasium.Env]],
+        wrappers: Sequence[Callable[[gymnasium.Env], gymnasium.Env]] = (),
+    ) -> None:
         super().__init__(
-            [partial(_recorded, make) for make in makers],
+            [partial(_recorded, make, wrappers) for make in makers],
             autoreset_mode=AutoresetMode.SAME_STEP,
         )
+        for row, env in enumerate(self.envs):
+            env.row = row
         self._flat = isinstance(self.single_observation_space, _FLAT)
+        self._restores_wrappers: bool | None = None
+
+    def reset(self, *, seed: Any = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
+        """Reset the rows, or those of `options["reset_mask"]`; one seed each, or s, s + 1, ..."""
+        _, infos = super().reset(seed=seed, options=options)
+        return self._together(), infos
 
     def step(self, actions: Any) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
         """Step all rows; those whose episode ends show the first observation of the next one."""
@@ -182,17 +267,55 @@ class RowsVectorEnv(SyncVectorEnv):
     def _together(self) -> Any:
         """Return the rows' observations as one, in arrays of its own."""
         space = self.single_observation_space
-        if self._flat:
-            return np.array(self._env_obs, space.dtype)
-        together: Any = create_empty_array(space, self.num_envs, fn=np.zeros)
-        return concatenate(space, self._env_obs, together)
+        if not self._flat:
+            return join_rows(space, self._env_obs)
+        try:
+            together = np.array(self._env_obs, space.dtype)
+        except (TypeError, ValueError):  # rows of several shapes, or no numbers
+            together = None
+        if together is None or together.shape[1:] != space.shape:
+            self._blame()
+        return together
+
+    def _blame(self) -> None:
+        """Name a row whose observation does not have the shape of its space."""
+        space = self.single_observation_space
+        for env, observation in zip(self.envs, self._env_obs, strict=True):
+            fault = observation_fault(space, observation)
+            if fault is not None and np.shape(observation) != space.shape:
+                name, doing, row, step = env._place()
+                raise EnvironmentFailure(name, doing, "wrong observation", fault, row, step + 1)
+
+    @property
+    def restores_wrappers(self) -> bool:
+        """Whether a replay restores the wrappers of rows that do not give their state.
+
+        Two fresh rows tell, once: one is played over the end of an episode, the other takes its
+        state.
+        """
+        if self._restores_wrappers is None:
+            unknown = [w for w in self.envs[0].kept if not (_tells(w) or _is_stateless(w))]
+            self._restores_wrappers = not unknown or self._restores()
+        return self._restores_wrappers
+
+    def _restores(self) -> bool:
+        one, other = (self.env_fns[0](), self.env_fns[0]())  # type: ignore[operator]
+        try:
+            play(one, seed=0, steps=8)
+            other.set_state(one.get_state())
+        except (UserError, RunError):
+            return False
+        finally:
+            one.close()
+            other.close()
+        return True
 
     def get_state(self) -> State:
-        """Return what `set_state` needs to go on exactly here."""
+        """Return what `set_state` needs to continue exactly here."""
         return {"rows": tuple(row.get_state() for row in self.envs)}
 
     def set_state(self, state: State) -> None:
-        """Go on exactly where `get_state` was called on an environment with the same options.
+        """Continue exactly where `get_state` was called on an environment with the same options.
 
         Raises:
           UserError: a row is not deterministic in its seed and actions.
@@ -202,8 +325,41 @@ class RowsVectorEnv(SyncVectorEnv):
             self._env_obs[i] = row.last_observation
 
 
-def _recorded(make: Callable[[], gymnasium.Env]) -> RecordedEpisodes:
-    return RecordedEpisodes(make(), reseed=True)
+def sample_action(space: gymnasium.Space, info: dict[str, Any]) -> Any:
+    """Return a random action, a legal one where the infos tell which those are."""
+    mask = info.get("action_mask")
+    if mask is None or not isinstance(space, spaces.Discrete):
+        return space.sample()
+    return space.sample(np.asarray(mask, np.int8))
+
+
+def play(env: gymnasium.Env, seed: int, steps: int) -> None:
+    """Play random actions, begin another episode, and play half as many in it."""
+    env.action_space.seed(seed)
+    _, info = env.reset(seed=seed)
+    for number in (steps, steps // 2):
+        for _ in range(number):
+            action = sample_action(env.action_space, info)
+            *_, terminated, truncated, info = env.step(action)
+            if terminated or truncated:
+                _, info = env.reset()
+        if number == steps:
+            _, info = env.reset()
+
+
+def _recorded(
+    make: Callable[[], gymnasium.Env], wrappers: Sequence[Callable[[gymnasium.Env], gymnasium.Env]]
+) -> RecordedEpisodes:
+    return RecordedEpisodes(make(), reseed=True, wrappers=wrappers)
+
+
+def _tells(wrapper: Any) -> bool:
+    # Of the class, because a wrapper may pass on attributes of what it wraps.
+    return hasattr(type(wrapper), "get_state") and hasattr(type(wrapper), "set_state")
+
+
+def _is_stateless(wrapper: Any) -> bool:
+    return getattr(type(wrapper), "stateless", False)
 
 
 def _name(env: gymnasium.Env) -> str:
@@ -253,14 +409,3 @@ def _plain(tree: Any) -> Any:
     if isinstance(tree, np.generic):
         return tree.item()
     return tree.copy() if isinstance(tree, np.ndarray) else tree
-
-
-def _equal(a: Any, b: Any) -> bool:
-    """Whether two trees hold the same values, bit for bit; a list is as good as a tuple."""
-    if isinstance(a, dict):
-        return a.keys() == b.keys() and all(_equal(a[key], b[key]) for key in a)
-    if isinstance(a, tuple | list):
-        return len(a) == len(b) and all(map(_equal, a, b))
-    if isinstance(a, np.ndarray):
-        return (a.dtype, a.shape, a.tobytes()) == (b.dtype, b.shape, b.tobytes())
-    return a == b or (a != a and b != b)  # not a number is equal to itself here

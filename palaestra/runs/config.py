@@ -23,8 +23,15 @@ class EnvConfig(Options):
 
     id: str = Field(description="environment id, of Palaestra, a plug-in or Gymnasium")
     num_envs: int = Field(8, ge=1, description="parallel environments, over all workers")
-    wrappers: tuple[str, ...] = Field((), description="wrappers by name, innermost first")
+    wrappers: tuple[str | dict[str, Any], ...] = Field(
+        (), description="wrappers by name, or {name: ..., option: ...}, innermost first"
+    )
     options: dict[str, Any] = Field({}, description="keyword arguments of the environment")
+    on_bad_transition: Literal["stop", "drop_episode"] = Field(
+        "stop",
+        description="where a reward or an observation is not finite: end the run with an error, or "
+        "leave the episode out from there on",
+    )
     reset_at_checkpoint: bool = Field(
         False,
         description="reset environments at every checkpoint, for those that cannot be restored",

@@ -1,3 +1,6 @@
+import sys
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, ClassVar
 
 import gymnasium
@@ -64,6 +67,7 @@ def test_a_native_vector_environment_that_gives_no_state_is_used_only_where_ther
 
     class Corridors(VectorEnv[Any, Any, Any]):
         metadata: ClassVar[dict[str, Any]] = {"autoreset_mode": AutoresetMode.SAME_STEP}  # type: ignore[misc]
+        single_observation_space = gymnasium.spaces.Discrete(2)
 
         def __init__(self, num_envs: int) -> None:
             self.num_envs = num_envs
@@ -130,3 +134,41 @@ def test_no_environment_is_not_a_vector_of_environments() -> None:
     for env_id in ("palaestra/GaussianBandit-v0", "MountainCar-v0", "CartPole-v1"):
         with pytest.raises(UserError, match="num_envs"):
             make_vec(env_id, 0)
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Yield the name of a module that registers an environment with Gymnasium when imported."""
+    (tmp_path / "package_of_test.py").write_text(
+        "import gymnasium\n"
+        "from test_make import Corridor\n"
+        "gymnasium.register('Corridor-v3', Corridor, max_episode_steps=9)\n"
+        "gymnasium.register('broken/Corridor-v0', 'nowhere:Corridor')\n"
+    )
+    (tmp_path / "failing_of_test.py").write_text("raise OSError('no display')\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    yield "package_of_test"
+    for name in ("package_of_test", "failing_of_test"):
+        sys.modules.pop(name, None)
+    for name in ("Corridor-v3", "broken/Corridor-v0"):
+        gymnasium.registry.pop(name, None)
+
+
+def test_a_name_after_a_module_imports_the_module_first(package: str) -> None:
+    envs = make_vec(f"{package}:Corridor-v3", 2, length=2)
+    assert envs.spec is not None
+    assert envs.spec.id == "Corridor-v3"
+    envs.reset(seed=0)
+    assert make_vec("Corridor-v3", 1).num_envs == 1  # now it is registered
+
+
+def test_what_is_wrong_with_a_name_after_a_module_is_said(package: str) -> None:
+    for env_id, said in (
+        ("no_such_module:Corridor-v3", "module 'no_such_module' cannot be imported"),
+        ("failing_of_test:Corridor-v3", "'failing_of_test' fails at import: OSError: no display"),
+        (f"{package}:Coridor-v3", r"unknown env 'package_of_test:Coridor-v3'.*'Corridor-v3'"),
+        ("not a module:Corridor-v3", "'not a module' is no module"),
+        (f"{package}:broken/Corridor-v0", "needs a package that is not installed.*nowhere"),
+    ):
+        with pytest.raises(UserError, match=said):
+            make_vec(env_id, 1)

@@ -13,6 +13,8 @@ from palaestra.agents.loop import TrainingEnvs
 from palaestra.agents.sb3.native_envs import NativeVecEnv
 from palaestra.envs import make_vec
 from palaestra.envs.recorded import RecordedEpisodes
+from palaestra.envs.rows import summed_infos
+from palaestra.envs.wrappers.build import wrapper_names
 from palaestra.errors import UserError
 from palaestra.registry import registry
 
@@ -94,8 +96,8 @@ def make_envs(task: TrainingEnvs, seed: int) -> RecordedVecEnv | NativeVecEnv:
         )
     if task.wrappers:
         raise UserError(
-            f"env.wrappers: {', '.join(task.wrappers)} cannot be used with {task.env_id}: "
-            "Stable-Baselines3 steps it row by row; none is accepted here."
+            f"env.wrappers: {', '.join(wrapper_names(task.wrappers))} cannot be used with "
+            f"{task.env_id}: Stable-Baselines3 steps it row by row; none is accepted here."
         )
     make = _single(task)
     envs = RecordedVecEnv([_seeded(make, seed + row) for row in range(task.num_envs)])
@@ -137,4 +139,4 @@ def _seeded(make: Callable[[], gymnasium.Env], seed: int) -> Callable[[], gymnas
 
 
 def _sum_names(env: gymnasium.Env) -> tuple[str, ...]:
-    return tuple(env.metadata.get("episode_sums", ()))
+    return summed_infos(env)

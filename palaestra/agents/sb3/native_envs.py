@@ -8,7 +8,7 @@ import numpy as np
 from gymnasium.vector import VectorEnv
 from stable_baselines3.common.vec_env import VecEnv
 
-from palaestra.envs.rows import reset_rows, step_info
+from palaestra.envs.rows import reset_rows, step_info, summed_infos
 from palaestra.experience.fragment import map_tree
 from palaestra.seeding import Role, integers
 
@@ -26,7 +26,7 @@ class NativeVecEnv(VecEnv):
     def __init__(self, envs: VectorEnv) -> None:
         self.envs = envs
         super().__init__(envs.num_envs, envs.single_observation_space, envs.single_action_space)
-        self.sum_names: tuple[str, ...] = tuple(envs.metadata.get("episode_sums", ()))
+        self.sum_names: tuple[str, ...] = summed_infos(envs)
         self._returns = np.zeros(envs.num_envs)
         self._lengths = np.zeros(envs.num_envs, np.int64)
         self._sums = {name: np.zeros(envs.num_envs) for name in self.sum_names}

@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Literal, Self
 import numpy as np
 from pydantic import Field
 
-from palaestra.envs.bandits import noise
+from palaestra.envs import noise
 from palaestra.envs.bandits.presets import BANDIT_PRESETS
 from palaestra.errors import UserError, did_you_mean
 from palaestra.options import Options, validate

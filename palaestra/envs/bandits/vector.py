@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from palaestra.envs.bandits import noise
+from palaestra.envs import noise
 from palaestra.envs.bandits.families import (
     REWARDS,
     BernoulliFamily,

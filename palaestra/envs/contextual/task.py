@@ -11,7 +11,7 @@ from typing import Any, Literal, Self
 import numpy as np
 from pydantic import Field
 
-from palaestra.envs.bandits import noise
+from palaestra.envs import noise
 from palaestra.options import Options, validate
 
 USERS = np.uint64(2)

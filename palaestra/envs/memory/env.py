@@ -1,21 +1,18 @@
 """What all memory environments share, one at a time: instances, infos, state."""
 
 from abc import ABC, abstractmethod
-from operator import index as as_integer
 from typing import Any, ClassVar
 
-import gymnasium
 import numpy as np
 from gymnasium.error import ResetNeeded
 
-from palaestra.envs.bandits import noise
-from palaestra.envs.bandits.horizon import start_index
+from palaestra.envs import noise
+from palaestra.envs.instances import InstanceEnv
 from palaestra.envs.memory.options import MemoryOptions
-from palaestra.errors import UserError
 from palaestra.options import validate
 
 
-class MemoryEnv(gymnasium.Env[Any, Any], ABC):
+class MemoryEnv(InstanceEnv, ABC):
     """Episodes that are instances (seed, index), with the right answer in the infos.
 
     A subclass draws the instance (`_begin`), takes a step (`_advance`), shows what the agent sees
@@ -37,9 +34,7 @@ class MemoryEnv(gymnasium.Env[Any, Any], ABC):
         self.render_mode = render_mode
         self.observation_space = self.options.observation_space
         self.action_space = self.options.action_space
-        self._actions = int(self.action_space.n)
-        self._seed: int | None = None
-        self._index, self._t, self._over = 0, 0, True
+        self._t, self._over = 0, True
 
     @abstractmethod
     def _begin(self, key: np.ndarray) -> None:
@@ -65,15 +60,7 @@ class MemoryEnv(gymnasium.Env[Any, Any], ABC):
         Raises:
           UserError: a seed, option or index that is not accepted.
         """
-        super().reset(seed=seed)
-        start = start_index(options)
-        if seed is not None:
-            self._seed, self._index = noise.check_seed(seed), 0
-        elif self._seed is None:
-            self._seed, self._index = int(self.np_random.integers(2**31)), 0
-        else:
-            self._index += 1
-        self._index = self._index if start is None else start
+        self._choose(seed, options)
         self._t, self._over = 0, False
         self._begin(self._key())
         return self._observe(), self._info()
@@ -93,22 +80,12 @@ class MemoryEnv(gymnasium.Env[Any, Any], ABC):
         return self._observe(), reward, terminated, truncated, self._info()
 
     def get_state(self) -> dict[str, Any]:
-        """Return what `set_state` needs to go on exactly here."""
-        return {
-            "seed": self._seed,
-            "index": self._index,
-            "t": self._t,
-            "over": self._over,
-            # It draws the first seed, and nothing afterwards.
-            "rng": self.np_random.bit_generator.state if self._seed is None else None,
-        }
+        """Return what `set_state` needs to continue exactly here."""
+        return self._instance_state() | {"t": self._t, "over": self._over}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Go on from what `get_state` returned."""
-        self._seed, self._index = state["seed"], int(state["index"])
-        if self._seed is None:
-            self.np_random.bit_generator.state = state["rng"]
-        else:
+        """Continue from what `get_state` returned."""
+        if self._set_instance(state):
             self._begin(self._key())
         self._t, self._over = int(state["t"]), bool(state["over"])
 
@@ -116,17 +93,6 @@ class MemoryEnv(gymnasium.Env[Any, Any], ABC):
         return noise.instance_keys(
             np.array([self._seed], np.uint64), np.array([self._index], np.uint64)
         )
-
-    def _checked(self, action: int) -> int:
-        try:
-            a = as_integer(action)
-        except TypeError:
-            a = -1
-        if not 0 <= a < self._actions:
-            raise UserError(
-                f"action: {action!r} is not accepted: an integer from 0 to {self._actions - 1} is."
-            )
-        return a
 
     def _info(self) -> dict[str, Any]:
         return {

@@ -6,7 +6,7 @@ import numpy as np
 from gymnasium.spaces import Discrete, MultiDiscrete
 from pydantic import Field
 
-from palaestra.envs.bandits import noise
+from palaestra.envs import noise
 from palaestra.envs.memory.script import MAX_SYMBOLS, ScriptEnv, ScriptOptions, ScriptVectorEnv
 
 CUE, WAIT, QUESTION = range(3)

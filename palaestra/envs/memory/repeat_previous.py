@@ -6,7 +6,7 @@ import numpy as np
 from gymnasium.spaces import Discrete
 from pydantic import Field, model_validator
 
-from palaestra.envs.bandits import noise
+from palaestra.envs import noise
 from palaestra.envs.memory.script import MAX_SYMBOLS, ScriptEnv, ScriptOptions, ScriptVectorEnv
 
 

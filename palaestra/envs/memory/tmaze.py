@@ -6,7 +6,7 @@ import numpy as np
 from gymnasium.spaces import Discrete
 from pydantic import Field, model_validator
 
-from palaestra.envs.bandits import noise
+from palaestra.envs import noise
 from palaestra.envs.memory.env import MemoryEnv
 from palaestra.envs.memory.options import MemoryOptions
 from palaestra.envs.memory.vector import MemoryVectorEnv
@@ -145,11 +145,11 @@ class TMazeEnv(MemoryEnv):
         return int(self._maze.answer[self._state])
 
     def get_state(self) -> dict[str, Any]:
-        """Return what `set_state` needs to go on exactly here."""
+        """Return what `set_state` needs to continue exactly here."""
         return super().get_state() | {"state": self._state}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Go on from what `get_state` returned."""
+        """Continue from what `get_state` returned."""
         super().set_state(state)
         self._state = int(state["state"])
 
@@ -180,10 +180,10 @@ class TMazeVectorEnv(MemoryVectorEnv):
         return self._maze.answer.take(self._state)
 
     def get_state(self) -> dict[str, Any]:
-        """Return what `set_state` needs to go on exactly here."""
+        """Return what `set_state` needs to continue exactly here."""
         return super().get_state() | {"state": self._state.copy()}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Go on from what `get_state` returned."""
+        """Continue from what `get_state` returned."""
         super().set_state(state)
         self._state = np.array(state["state"], np.int64)

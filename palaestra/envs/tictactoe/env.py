@@ -6,6 +6,8 @@ import gymnasium
 import numpy as np
 from gymnasium.error import ResetNeeded
 
+from palaestra.envs.instances import InstanceEnv
+from palaestra.envs.noise import instance_keys
 from palaestra.envs.tictactoe.opponents import OpponentPolicy
 from palaestra.envs.tictactoe.options import GameOptions, Start
 from palaestra.envs.tictactoe.rules import (
@@ -16,18 +18,19 @@ from palaestra.envs.tictactoe.rules import (
     OVER,
     OWN_LINE,
     POWERS,
+    REPLY,
     SQUARES,
     STONES,
+    SUBSTITUTE,
     SWAP,
+    draw,
     pick,
 )
 from palaestra.envs.tictactoe.solver import solve
-from palaestra.envs.tictactoe.streams import REPLY, SUBSTITUTE, draw, game_keys
-from palaestra.errors import UserError
 from palaestra.options import validate
 
 
-class TicTacToeEnv(gymnasium.Env[np.ndarray, np.int64]):
+class TicTacToeEnv(InstanceEnv):
     """Tic-tac-toe against a scripted opponent that is part of the environment.
 
     ## Observation space
@@ -81,7 +84,7 @@ class TicTacToeEnv(gymnasium.Env[np.ndarray, np.int64]):
     metadata: ClassVar[dict[str, Any]] = {  # type: ignore[misc]
         "render_modes": ["ansi"],
         "render_fps": 4,
-        "episode_sums": ("blunder", "illegal"),
+        "episode_infos": {"blunder": "sum", "illegal": "sum"},
     }
 
     def __init__(
@@ -108,8 +111,6 @@ class TicTacToeEnv(gymnasium.Env[np.ndarray, np.int64]):
         self._pool = options.opponents()
         self._start = Start(options, self._pool)
         self._solution = solve()
-        self._seed: int | None = None
-        self._index = 0
         self._code, self._t, self._over = 0, 0, True
 
     @property
@@ -132,13 +133,7 @@ class TicTacToeEnv(gymnasium.Env[np.ndarray, np.int64]):
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
         """Start the instance (seed, `options["index"]`), or the next one without a seed."""
-        super().reset(seed=seed)
-        if seed is not None or self._seed is None:
-            self._seed = seed if seed is not None else int(self.np_random.integers(2**31))
-            self._index = 0
-        else:
-            self._index += 1
-        self._index = int((options or {}).get("index", self._index))
+        self._choose(seed, options)
         self._begin()
         return self._observation(), self._info()
 
@@ -152,7 +147,7 @@ class TicTacToeEnv(gymnasium.Env[np.ndarray, np.int64]):
     def _identify(self) -> None:
         """Set what follows from (seed, index) alone."""
         seeds, indices = np.array([self._seed]), np.array([self._index])
-        self._keys = game_keys(seeds, indices)
+        self._keys = instance_keys(seeds, indices)
         self._agent_first = bool(self._start.agent_first(self._keys, seeds, indices)[0])
         self._who = self._start.opponent(self._keys)
 
@@ -167,10 +162,9 @@ class TicTacToeEnv(gymnasium.Env[np.ndarray, np.int64]):
         """
         if self._over:
             raise ResetNeeded("the game is over: call reset() before step().")
-        if not 0 <= action < SQUARES:
-            raise UserError(f"action: {action!r} is out of range; accepted: 0..{SQUARES - 1}.")
+        action = self._checked(action)
         before, legal = self._code, bool(LEGAL[self._code, action])
-        reward = self._play(int(action), legal)
+        reward = self._play(action, legal)
         self._t += 1
         info = self._info() | {
             "blunder": bool(self._solution.blunder[before, action]),
@@ -225,21 +219,10 @@ class TicTacToeEnv(gymnasium.Env[np.ndarray, np.int64]):
 
     def get_state(self) -> dict[str, Any]:
         """Return what decides the rest of the game and all later ones."""
-        return {
-            "seed": self._seed,
-            "index": self._index,
-            "code": self._code,
-            "t": self._t,
-            "over": self._over,
-            # It draws the first seed, and nothing afterwards.
-            "rng": self.np_random.bit_generator.state if self._seed is None else None,
-        }
+        return self._instance_state() | {"code": self._code, "t": self._t, "over": self._over}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Go on exactly where `get_state` was called on an environment with the same options."""
-        self._seed, self._index = state["seed"], state["index"]
-        if self._seed is None:
-            self.np_random.bit_generator.state = state["rng"]
-        else:
+        """Continue exactly where `get_state` was called on an environment with the same options."""
+        if self._set_instance(state):
             self._identify()
         self._code, self._t, self._over = state["code"], state["t"], state["over"]

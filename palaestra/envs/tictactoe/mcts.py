@@ -6,9 +6,18 @@ distribution of uniform play, which is the same distribution at a fraction of th
 
 import numpy as np
 
+from palaestra.envs.noise import uniform
 from palaestra.envs.tictactoe.exact import uniform_outcomes
-from palaestra.envs.tictactoe.rules import LEGAL_BITS, OVER, POWERS, SQUARES, SWAP, pack, pick
-from palaestra.envs.tictactoe.streams import draw, unit
+from palaestra.envs.tictactoe.rules import (
+    LEGAL_BITS,
+    OVER,
+    POWERS,
+    SQUARES,
+    SWAP,
+    draw,
+    pack,
+    pick,
+)
 
 _CHUNK = 256
 """Games searched together; it bounds the memory of the trees."""
@@ -97,7 +106,7 @@ class _Trees:
 
     def _playout(self, code: np.ndarray, number: np.ndarray) -> np.ndarray:
         """Return the result of a random game for the player to move at the leaf, `[rows]`."""
-        u, edges = unit(number), self.cumulative[code]
+        u, edges = uniform(number), self.cumulative[code]
         return np.where(u < edges[:, 0], 1.0, np.where(u < edges[:, 1], 0.0, -1.0))
 
     def _back_up(

@@ -12,10 +12,10 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
+from palaestra.envs.noise import uniform
 from palaestra.envs.tictactoe.mcts import most_visited, search
-from palaestra.envs.tictactoe.rules import DIGITS, LEGAL_BITS, lowest, pick
+from palaestra.envs.tictactoe.rules import DIGITS, LEGAL_BITS, draw, lowest, pick
 from palaestra.envs.tictactoe.solver import solve
-from palaestra.envs.tictactoe.streams import draw, unit
 from palaestra.errors import UserError, did_you_mean
 from palaestra.options import Options, validate
 
@@ -103,7 +103,7 @@ class Noisy(Opponent):
     def reply(self, codes: np.ndarray, keys: np.ndarray) -> np.ndarray:
         """Return legal squares, int64 `[M]`."""
         squares = pick(LEGAL_BITS[codes], draw(keys, 1))
-        sober = np.flatnonzero(unit(draw(keys, 0)) >= self.config.p)
+        sober = np.flatnonzero(uniform(draw(keys, 0)) >= self.config.p)
         if sober.size:
             squares[sober] = self._base.reply(codes[sober], draw(keys[sober], 2))
         return squares
@@ -179,7 +179,7 @@ class OpponentPool:
 
     def assign(self, numbers: np.ndarray) -> np.ndarray:
         """Choose an opponent for each 64-bit random number, int64 `[M]`."""
-        return np.searchsorted(self._edges, unit(numbers), side="right")
+        return np.searchsorted(self._edges, uniform(numbers), side="right")
 
     def reply(self, who: np.ndarray, codes: np.ndarray, keys: np.ndarray) -> np.ndarray:
         """Let opponent `who[m]` answer board m, int64 `[M]`."""

@@ -6,8 +6,7 @@ import numpy as np
 from pydantic import Field
 
 from palaestra.envs.tictactoe.opponents import OpponentPool
-from palaestra.envs.tictactoe.rules import LEGAL_BITS, POWERS, pick
-from palaestra.envs.tictactoe.streams import FIRST, MEETS, OPENING, draw
+from palaestra.envs.tictactoe.rules import FIRST, LEGAL_BITS, MEETS, OPENING, POWERS, draw, pick
 from palaestra.options import Options
 
 

@@ -3,11 +3,14 @@
 A board is seen by one player: 0 empty, 1 own stone, 2 the other player's, squares row by row. Its
 code is `sum(board[i] * 3**i)`. All functions work on arrays of codes, and every table has one row
 for each code, so that thousands of games advance by a few gathers.
+
+Every draw of a game is a function of (seed, index, word) alone. A batch of games therefore draws
+exactly what each game alone would draw, and a stored game continues exactly from its board.
 """
 
 import numpy as np
 
-from palaestra.envs.tictactoe.streams import below
+from palaestra.envs.noise import bits
 
 SQUARES = 9
 BOARDS = 3**SQUARES
@@ -37,6 +40,29 @@ OVER = OWN_LINE | OTHER_LINE | (STONES == SQUARES)
 
 LEGAL = (DIGITS == 0) & ~OVER[:, None]
 """bool `[BOARDS, 9]`: legal moves; none once the game has ended."""
+
+
+# The words of a game's random stream.
+FIRST = 0
+"""Who opens."""
+MEETS = 1
+"""Which of several opponents plays."""
+OPENING = 16
+"""A random opening move; the stones on the board are added."""
+REPLY = 32
+"""A move of the opponent; the stones on the board are added."""
+SUBSTITUTE = 48
+"""A move in place of an illegal one; the stones on the board are added."""
+
+
+def draw(keys: np.ndarray, word: int | np.ndarray) -> np.ndarray:
+    """Return number `word` of each key's stream; it may serve as a key itself, uint64 `[M]`."""
+    return bits(keys, np.asarray(word).astype(np.uint64))
+
+
+def below(numbers: np.ndarray, bounds: np.ndarray) -> np.ndarray:
+    """Map 64-bit numbers to uniform integers in [0, bound), uint64 bounds, int64 `[M]`."""
+    return ((numbers >> np.uint64(32)) * bounds >> np.uint64(32)).astype(np.int64)
 
 
 def pack(moves: np.ndarray) -> np.ndarray:

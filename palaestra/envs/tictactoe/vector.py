@@ -1,14 +1,13 @@
 """Tic-tac-toe for thousands of agents at once: one step is a few table look-ups for all rows."""
 
-from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
 import gymnasium
 import numpy as np
 from gymnasium.error import ResetNeeded
-from gymnasium.vector import AutoresetMode, VectorEnv
-from gymnasium.vector.utils import batch_space
+from gymnasium.vector import AutoresetMode
 
+from palaestra.envs.instances import Infos, InstanceVectorEnv
 from palaestra.envs.tictactoe.opponents import OpponentPolicy
 from palaestra.envs.tictactoe.options import GameOptions, Start
 from palaestra.envs.tictactoe.rules import (
@@ -19,20 +18,19 @@ from palaestra.envs.tictactoe.rules import (
     OVER,
     OWN_LINE,
     POWERS,
+    REPLY,
     SQUARES,
     STONES,
+    SUBSTITUTE,
     SWAP,
+    draw,
     pick,
 )
 from palaestra.envs.tictactoe.solver import solve
-from palaestra.envs.tictactoe.streams import REPLY, SUBSTITUTE, draw, game_keys
-from palaestra.errors import UserError
 from palaestra.options import validate
 
-_STATE = ("seed", "index", "code", "t")
 
-
-class TicTacToeVectorEnv(VectorEnv):
+class TicTacToeVectorEnv(InstanceVectorEnv):
     """N games of `TicTacToeEnv`, stepped together; row n seeded s plays what `TicTacToeEnv` plays.
 
     Exceptions to that: a "self_play" policy sees the boards of all rows in one call, so rows agree
@@ -55,7 +53,7 @@ class TicTacToeVectorEnv(VectorEnv):
     metadata: ClassVar[dict[str, Any]] = {  # type: ignore[misc]
         "render_modes": [],
         "autoreset_mode": AutoresetMode.SAME_STEP,
-        "episode_sums": ("blunder", "illegal"),
+        "episode_infos": {"blunder": "sum", "illegal": "sum"},
     }
 
     def __init__(
@@ -75,21 +73,18 @@ class TicTacToeVectorEnv(VectorEnv):
             "illegal_action": illegal_action,
         }
         options = validate(GameOptions, given)
-        self.num_envs = num_envs
-        self.single_observation_space = gymnasium.spaces.MultiDiscrete([3] * SQUARES)
-        self.single_action_space = gymnasium.spaces.Discrete(SQUARES)
-        self.observation_space = batch_space(self.single_observation_space, num_envs)
-        self.action_space = batch_space(self.single_action_space, num_envs)
+        super().__init__(
+            num_envs,
+            gymnasium.spaces.MultiDiscrete([3] * SQUARES),
+            gymnasium.spaces.Discrete(SQUARES),
+        )
         self._illegal_action = options.illegal_action
         self._pool = options.opponents()
         self._start = Start(options, self._pool)
         self._solution = solve()
-        self._seed = np.zeros(num_envs, np.int64)
-        self._seeded = False
-        self._index = np.zeros(num_envs, np.int64)
         self._code = np.zeros(num_envs, np.int64)
         self._t = np.zeros(num_envs, np.int64)
-        self._keys = np.zeros(num_envs, np.uint64)
+        self._key = np.zeros(num_envs, np.uint64)
         self._who = np.zeros(num_envs, np.int64)
         self._agent_first = np.zeros(num_envs, bool)
 
@@ -110,54 +105,24 @@ class TicTacToeVectorEnv(VectorEnv):
         """
         self._pool.set_policy(policy)
 
-    def reset(
-        self,
-        *,
-        seed: int | Sequence[int] | None = None,
-        options: dict[str, Any] | None = None,
-    ) -> tuple[np.ndarray, dict[str, Any]]:
-        """Start every row anew: seeded s, at `options["index"]` (0); unseeded, at its next index.
-
-        Args:
-          seed: one seed for each row, or s for s, s + 1, ...
-          options: `{"index": int or [N]}`.
-        """
-        if seed is not None or not self._seeded:
-            self._seed, self._seeded = self._seeds(seed), True
-            self._index = np.zeros(self.num_envs, np.int64)
-        else:
-            self._index = self._index + 1
-        if options and "index" in options:
-            index = np.asarray(options["index"], np.int64)
-            self._index = np.broadcast_to(index, self.num_envs).copy()
+    def _restart(self) -> tuple[np.ndarray, Infos]:
         self._begin(np.arange(self.num_envs))
         return DIGITS[self._code], self._infos()
-
-    def _seeds(self, seed: int | Sequence[int] | None) -> np.ndarray:
-        if seed is None:
-            return self.np_random.integers(2**31, size=self.num_envs)
-        if isinstance(seed, int | np.integer):
-            self._np_random, self._np_random_seed = gymnasium.utils.seeding.np_random(int(seed))
-            return np.arange(seed, seed + self.num_envs)
-        if len(seed) != self.num_envs:
-            raise UserError(
-                f"seed: {len(seed)} seeds given; accepted: one for each of {self.num_envs} rows."
-            )
-        return np.array(seed, np.int64)
 
     def _begin(self, rows: np.ndarray) -> None:
         """Start the instance (seed, index) in each of `rows`."""
         self._identify(rows)
-        keys, agent_first = self._keys[rows], self._agent_first[rows]
+        keys, agent_first = self._key[rows], self._agent_first[rows]
         codes, opponent_moves = self._start.board(keys, agent_first)
         self._code[rows], self._t[rows] = codes, 0
         self._reply(rows[opponent_moves])
 
     def _identify(self, rows: np.ndarray) -> None:
         """Set what follows from (seed, index) alone."""
-        seeds, indices = self._seed[rows], self._index[rows]
-        keys = game_keys(seeds, indices)
-        self._keys[rows] = keys
+        assert self._seeds is not None
+        seeds, indices = self._seeds[rows], self._indices[rows]
+        keys = self._keys(rows)
+        self._key[rows] = keys
         self._agent_first[rows] = self._start.agent_first(keys, seeds, indices)
         self._who[rows] = self._start.opponent(keys)
 
@@ -170,9 +135,9 @@ class TicTacToeVectorEnv(VectorEnv):
           UserError: an action outside 0..8; no row has moved then.
           gymnasium.error.ResetNeeded: `reset` was never called.
         """
-        if not self._seeded:
+        if self._seeds is None:
             raise ResetNeeded("call reset() before step().")
-        actions = self._check(actions)
+        actions = self._checked(actions)
         before = self._code.copy()
         legal = LEGAL[before, actions]
         lost = self._move(actions, legal)
@@ -190,27 +155,17 @@ class TicTacToeVectorEnv(VectorEnv):
         rows = np.flatnonzero(over)
         if rows.size:
             infos = self._final(over, step_infos)
-            self._index[rows] += 1
+            self._indices[rows] += 1
             self._begin(rows)
         infos |= self._infos() | step_infos
         return DIGITS[self._code], reward, over, np.zeros(self.num_envs, bool), infos
-
-    def _check(self, actions: np.ndarray) -> np.ndarray:
-        actions = np.asarray(actions)
-        wrong = np.flatnonzero((actions < 0) | (actions >= SQUARES))
-        if wrong.size:
-            raise UserError(
-                f"action: {actions[wrong[0]]} in row {wrong[0]} is out of range; "
-                f"accepted: 0..{SQUARES - 1}."
-            )
-        return actions
 
     def _move(self, actions: np.ndarray, legal: np.ndarray) -> np.ndarray:
         """Play moves and replies; return which rows lost by an illegal action, bool `[N]`."""
         illegal = np.flatnonzero(~legal)
         if illegal.size and self._illegal_action == "random":
             codes = self._code[illegal]
-            numbers = draw(self._keys[illegal], SUBSTITUTE + STONES[codes])
+            numbers = draw(self._key[illegal], SUBSTITUTE + STONES[codes])
             actions = actions.copy()
             actions[illegal] = pick(LEGAL_BITS[codes], numbers)
             self._code += POWERS[actions]
@@ -225,7 +180,7 @@ class TicTacToeVectorEnv(VectorEnv):
         if not rows.size:
             return
         codes = self._code[rows]
-        keys = draw(self._keys[rows], REPLY + STONES[codes])
+        keys = draw(self._key[rows], REPLY + STONES[codes])
         squares = self._pool.reply(self._who[rows], SWAP[codes], keys)
         self._code[rows] = codes + 2 * POWERS[squares]
 
@@ -235,8 +190,7 @@ class TicTacToeVectorEnv(VectorEnv):
             "agent_first": self._agent_first.copy(),
             "opponent": self._who.copy(),
             "t": self._t.copy(),
-            "instance_seed": self._seed.copy(),
-            "instance_index": self._index.copy(),
+            **self._instance_infos(),
         }
 
     def _final(self, over: np.ndarray, step_infos: dict[str, np.ndarray]) -> dict[str, Any]:
@@ -251,16 +205,10 @@ class TicTacToeVectorEnv(VectorEnv):
 
     def get_state(self) -> dict[str, Any]:
         """Return what decides the rest of all games and all later ones."""
-        state = {name: getattr(self, f"_{name}").copy() for name in _STATE}
-        # It draws the first seeds, and nothing afterwards.
-        return state | {"rng": None if self._seeded else self.np_random.bit_generator.state}
+        return self._instance_state() | {"code": self._code.copy(), "t": self._t.copy()}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Go on exactly where `get_state` was called on an environment with the same options."""
-        for name in _STATE:
-            setattr(self, f"_{name}", np.array(state[name]))
-        self._seeded = state["rng"] is None
-        if self._seeded:
+        """Continue exactly where `get_state` was called on an environment with the same options."""
+        self._code, self._t = np.array(state["code"]), np.array(state["t"])
+        if self._set_instance(state):
             self._identify(np.arange(self.num_envs))
-        else:
-            self.np_random.bit_generator.state = state["rng"]

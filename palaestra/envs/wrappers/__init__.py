@@ -6,10 +6,28 @@ from typing import Any
 _MODULES = {
     "ActionMask": "action_mask",
     "HistoryObservation": "history",
+    "RunningStatistics": "statistics",
+    "TimeLimit": "time_limit",
     "VectorActionMask": "action_mask",
+    "VectorFrameStack": "frame_stack",
+    "VectorHistory": "history",
+    "VectorNormaliseObservation": "normalise",
+    "VectorNormaliseReward": "normalise",
+    "VectorRewardClip": "reward_clip",
 }
 
-__all__ = ["ActionMask", "HistoryObservation", "VectorActionMask"]
+__all__ = [
+    "ActionMask",
+    "HistoryObservation",
+    "RunningStatistics",
+    "TimeLimit",
+    "VectorActionMask",
+    "VectorFrameStack",
+    "VectorHistory",
+    "VectorNormaliseObservation",
+    "VectorNormaliseReward",
+    "VectorRewardClip",
+]
 
 
 def __getattr__(name: str) -> Any:

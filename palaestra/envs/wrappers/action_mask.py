@@ -1,14 +1,15 @@
 """Legal actions as a part of the observation, for agents that must not choose others."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import gymnasium
 import numpy as np
 from gymnasium import spaces
-from gymnasium.vector import VectorEnv, VectorWrapper
+from gymnasium.vector import AutoresetMode, VectorEnv, VectorWrapper
 from gymnasium.vector.utils import batch_space
 
-from palaestra.errors import UserError
+from palaestra.errors import EnvironmentFailure, UserError
+from palaestra.options import Options, validate
 
 
 def _masked_space(observation_space: gymnasium.Space, action_space: gymnasium.Space) -> spaces.Dict:
@@ -16,6 +17,10 @@ def _masked_space(observation_space: gymnasium.Space, action_space: gymnasium.Sp
         raise UserError(f"action_space: {action_space} has no action mask; accepted: Discrete.")
     mask = spaces.MultiBinary(int(action_space.n))
     return spaces.Dict({"observation": observation_space, "action_mask": mask})
+
+
+class ActionMaskOptions(Options):
+    """`action-mask` has no options."""
 
 
 def _observe(observation: Any, info: dict[str, Any]) -> dict[str, Any]:
@@ -67,10 +72,16 @@ class VectorActionMask(VectorWrapper):
 
     Raises:
       UserError: the actions are not discrete, or the environment gives no mask.
+      EnvironmentFailure: a row that has to act has no legal action.
     """
 
-    def __init__(self, env: VectorEnv) -> None:
+    Config: ClassVar[type[Options]] = ActionMaskOptions
+    stateless = True
+
+    def __init__(self, env: VectorEnv, **options: Any) -> None:
         super().__init__(env)
+        validate(self.Config, options)
+        self._same_step = env.metadata.get("autoreset_mode") == AutoresetMode.SAME_STEP
         self.single_observation_space = _masked_space(
             env.single_observation_space, env.single_action_space
         )
@@ -81,7 +92,10 @@ class VectorActionMask(VectorWrapper):
     ) -> tuple[dict[str, Any], dict[str, Any]]:
         """Reset the environments and add the masks."""
         observation, infos = self.env.reset(seed=seed, options=options)
-        return _observe(observation, infos), infos
+        masked = _observe(observation, infos)
+        if "reset_mask" not in (options or {}):
+            self._check(masked, "reset", np.ones(self.num_envs, bool))
+        return masked, infos
 
     def step(
         self, actions: Any
@@ -90,4 +104,17 @@ class VectorActionMask(VectorWrapper):
         observation, reward, terminated, truncated, infos = self.env.step(actions)
         if "final_obs" in infos:
             infos["final_obs"] = _observe_final(infos)
-        return _observe(observation, infos), reward, terminated, truncated, infos
+        masked = _observe(observation, infos)
+        # Where the next step resets a row, the board is over and no action is left.
+        acts = np.ones(self.num_envs, bool) if self._same_step else ~(terminated | truncated)
+        self._check(masked, "step", acts)
+        return masked, reward, terminated, truncated, infos
+
+    def _check(self, masked: dict[str, Any], doing: str, acts: np.ndarray) -> None:
+        stuck = acts & ~masked["action_mask"].any(axis=1)
+        if stuck.any():
+            env_id = self.spec.id if self.spec is not None else str(self.unwrapped)
+            text = "info['action_mask'] allows no action; at least one has to be legal"
+            raise EnvironmentFailure(
+                env_id, doing, "no legal action", text, row=int(stuck.argmax())
+            )

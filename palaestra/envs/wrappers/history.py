@@ -6,9 +6,13 @@ from typing import Any
 import gymnasium
 import numpy as np
 from gymnasium import spaces
-from gymnasium.vector.utils import batch_space
+from gymnasium.vector.utils import batch_space, iterate
+from pydantic import Field
 
+from palaestra.envs.trees import Tree
+from palaestra.envs.wrappers.base import ObservationRows
 from palaestra.errors import UserError
+from palaestra.options import Options
 
 HISTORY, FIRST = "history", "first"
 """Keys of a history observation."""
@@ -64,6 +68,71 @@ class HistoryObservation(gymnasium.Wrapper):
 
     def _observation(self) -> dict[str, np.ndarray]:
         return {FIRST: self._first.copy(), HISTORY: self._history.copy()}
+
+
+class HistoryOptions(Options):
+    """Options of `history`."""
+
+    length: int = Field(16, ge=1, description="steps that are seen, the present one included")
+
+
+class VectorHistory(ObservationRows):
+    """`HistoryObservation` for vector environments; final observations are wrapped too.
+
+    Args:
+      env: the vector environment.
+      options: fields of `HistoryOptions`.
+
+    Raises:
+      UserError: the observations have no vector of fixed size, or an option is not accepted.
+    """
+
+    Config = HistoryOptions
+
+    def _space(self, space: gymnasium.Space[Any]) -> gymnasium.Space[Any]:
+        step, length = _vector_space(space), self.options.length
+        self._single, self._batch = space, batch_space(space, self.num_envs)
+        self._history = np.zeros((self.num_envs, length, *step.shape), step.dtype)
+        self._first = np.zeros((self.num_envs, length), np.int8)
+        return spaces.Dict({FIRST: spaces.MultiBinary(length), HISTORY: batch_space(step, length)})
+
+    def _show(self, observation: Tree, begins: np.ndarray) -> dict[str, np.ndarray]:
+        x = self._vectors(observation, self.num_envs)
+        history, first = self._history, self._first
+        history[:, :-1], history[:, -1] = history[:, 1:].copy(), x
+        first[:, :-1], first[:, -1] = first[:, 1:].copy(), 0
+        history[begins] = x[begins][:, None]
+        first[begins, :-1], first[begins, -1] = 0, 1
+        return {FIRST: first.copy(), HISTORY: history.copy()}
+
+    def _show_final(self, observation: Tree, rows: np.ndarray) -> dict[str, np.ndarray]:
+        x = self._vectors(observation, len(rows))
+        first = np.zeros((len(rows), 1), np.int8)
+        return {
+            FIRST: np.concatenate([self._first[rows, 1:], first], axis=1),
+            HISTORY: np.concatenate([self._history[rows, 1:], x[:, None]], axis=1),
+        }
+
+    def _vectors(self, observation: Tree, rows: int) -> np.ndarray:
+        """Flatten observations of M rows, `[M, C]`; images stay as they are."""
+        space = self._single
+        if _is_image(space):
+            return observation
+        if isinstance(space, spaces.Box):
+            return np.asarray(observation, space.dtype).reshape(rows, -1)
+        batch = self._batch if rows == self.num_envs else batch_space(space, rows)
+        flat = [spaces.utils.flatten(space, one) for one in iterate(batch, observation)]
+        return np.stack(flat)
+
+    def get_state(self) -> dict[str, Any]:
+        """Return the histories of all rows."""
+        own = {"history": self._history.copy(), "first": self._first.copy()}
+        return super().get_state() | own
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Continue exactly where `get_state` was called."""
+        super().set_state(state)
+        self._history, self._first = np.array(state["history"]), np.array(state["first"])
 
 
 def step_space(space: gymnasium.Space[Any]) -> spaces.Box | None:

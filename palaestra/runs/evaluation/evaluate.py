@@ -20,6 +20,7 @@ import palaestra
 from palaestra.agents.base import Actor, Agent, Mode, make
 from palaestra.envs import make_vec
 from palaestra.envs.suites import Suite, Task
+from palaestra.envs.wrappers.build import Wrappers
 from palaestra.errors import UserError
 from palaestra.experience.episodes import Episodes
 from palaestra.metrics import statistics
@@ -83,7 +84,7 @@ def evaluate(
     episodes: int | None = None,
     mode: Mode | None = None,
     tasks: Sequence[str] | None = None,
-    wrappers: Sequence[str] | None = None,
+    wrappers: Wrappers | None = None,
     repetitions: int | None = None,
     progress: Progress | None = None,
 ) -> Evaluation:

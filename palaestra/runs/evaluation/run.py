@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from palaestra.agents.base import Mode
+from palaestra.envs.wrappers.build import Wrappers
 from palaestra.registry import registry
 from palaestra.runs.config import EvaluationConfig
 from palaestra.runs.evaluation.actors import ReferenceActors, RunActors, label
@@ -48,7 +49,7 @@ def evaluate_with_progress(
     episodes: int | None,
     mode: Mode | None,
     tasks: Sequence[str],
-    wrappers: Sequence[str] | None = None,
+    wrappers: Wrappers | None = None,
 ) -> Evaluation:
     """Evaluate one agent and show the progress."""
     chosen = registry.get("suite", suite)

@@ -6,6 +6,7 @@ from typing import Any
 
 import yaml
 
+from palaestra.envs.make import named_modules
 from palaestra.errors import UserError
 from palaestra.runs.config import parse_yaml, resolve
 from palaestra.runs.evaluation.actors import RunActors
@@ -50,6 +51,8 @@ class ExportedActors(RunActors):
             )
         import_allowed(plugins, allow_plugins, folder / CONFIG)
         self.config = resolve(raw)
+        named = named_modules(self.config.env.id, self.config.env.wrappers)
+        import_allowed(named, allow_plugins, folder / CONFIG)
         self.spaces = environment_spaces(self.config)
         self.weights = from_safetensors(contents[WEIGHTS], folder / WEIGHTS)
         check_weights(self.weights, build_agent(self.config, *self.spaces), folder / WEIGHTS)

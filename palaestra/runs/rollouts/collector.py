@@ -12,10 +12,11 @@ from gymnasium.vector import VectorEnv
 
 from palaestra.agents.base import Actor
 from palaestra.agents.loop import EpisodeBatch, join_episodes
-from palaestra.envs.rows import step_info
+from palaestra.envs.rows import durations, episode_infos, step_info
+from palaestra.envs.state import get_state, is_restorable, set_state
 from palaestra.experience.fragment import Fragment, Tree, map_tree
 from palaestra.experience.state import State, concatenate
-from palaestra.runs.rollouts.stepper import Moment, Stepper
+from palaestra.runs.rollouts.stepper import Moment, OnBadTransition, Stepper
 from palaestra.seeding import Role, integer
 
 
@@ -30,6 +31,10 @@ class Collector:
       first_env: global index of the first row, for episode records.
       resets: reset the environments at checkpoints even if they could give their state.
       infos: names of step infos that fragments hold.
+      on_bad_transition: see `Stepper`; what came before the fault in a dropped episode is kept.
+
+    Attributes:
+      dropped: episodes that were dropped because something in them was not finite.
 
     Raises:
       UserError: the environment does not say how it resets, or resets in a way unknown here.
@@ -44,15 +49,17 @@ class Collector:
         first_env: int = 0,
         resets: bool = False,
         infos: Sequence[str] = (),
+        on_bad_transition: OnBadTransition = "stop",
     ) -> None:
         self.env = env
         self.actor = actor
         self.rng = rng
         self.first_env = first_env
-        self.stepper = Stepper(env, actor, rng)
-        self.sum_names: tuple[str, ...] = tuple(env.metadata.get("episode_sums", ()))
+        self.stepper = Stepper(env, actor, rng, on_bad_transition=on_bad_transition)
+        self.sum_names: tuple[str, ...] = tuple(episode_infos(env))
         self.infos = tuple(infos)
-        self.restores_environments = hasattr(env.unwrapped, "get_state") and not resets
+        self.restores_environments = not resets and is_restorable(env)
+        self.dropped = 0
         self._seeds = seeds
         self._resets = 0
         self._begin(seeds)
@@ -87,11 +94,15 @@ class Collector:
         finals: list[_Final] = []
         batches: list[EpisodeBatch] = []
         for t in range(steps):
+            spoiled = stepper.spoiled
             moment = stepper.step()
             entries.open(t, moment)
             self._close(entries, t, moment)
+            if moment.spoiled is not None:
+                fresh = moment.spoiled if spoiled is None else moment.spoiled & ~spoiled
+                finals.append(self._drop(entries, np.flatnonzero(fresh)))
             if moment.any_done:
-                batches.append(self._end_episodes(np.flatnonzero(moment.done)))
+                batches.append(self._end_episodes(moment))
                 # An episode that ends before its first decision leaves nothing to learn from.
                 rows = np.flatnonzero(_within(moment.done, moment.running))
                 finals.append(self._final(entries, rows, moment))
@@ -104,10 +115,10 @@ class Collector:
     def _close(self, entries: "_Entries", t: int, moment: Moment) -> None:
         """Write what the actions brought that ended with this step, and count for the episodes."""
         reward, done, info, running = moment.reward, moment.done, moment.info, moment.running
-        given: Any = step_info(info, "duration", done) if "duration" in info else None
+        given = durations(info, done) if "duration" in info else None
         told = {name: step_info(info, name, done) for name in self.infos}
         if moment.ended is None and entries.uniform:
-            duration = 1 if given is None else given.astype(np.int32)
+            duration = 1 if given is None else given
             entries.close(t, moment, reward, duration, told)
             self._length += duration
         else:
@@ -119,7 +130,7 @@ class Collector:
                 new = np.nan if value is None else former + value
                 self._told[name] = np.where(on, new, self._told[name])
             rows = np.flatnonzero(on if moment.ended is None else moment.ended)
-            duration = self._duration[rows] if given is None else given[rows].astype(np.int32)
+            duration = self._duration[rows] if given is None else given[rows]
             gathered = {name: value[rows] for name, value in self._told.items()}
             entries.close_some(rows, moment, self._reward[rows], duration, gathered)
             self._length[rows] += duration
@@ -133,16 +144,43 @@ class Collector:
             if paid is not None:
                 total += paid if running is None else np.where(running, paid, 0)
 
-    def _end_episodes(self, rows: np.ndarray) -> EpisodeBatch:
+    def _end_episodes(self, moment: Moment) -> EpisodeBatch:
+        """Return the episodes that ended, those left out that were dropped."""
+        over = moment.done if moment.spoiled is None else moment.done & ~moment.spoiled
+        rows = np.flatnonzero(over)
         batch = EpisodeBatch(
             rows + self.first_env,
             self._return[rows],
             self._length[rows],
             {name: total[rows] for name, total in self._sums.items()},
         )
+        self._forget(np.flatnonzero(moment.done))
+        return batch
+
+    def _forget(self, rows: np.ndarray) -> None:
         for total in (self._return, self._length, *self._sums.values()):
             total[rows] = 0
-        return batch
+
+    def _drop(self, entries: "_Entries", rows: np.ndarray) -> "_Final":
+        """Cut the episodes of some rows before what was not finite."""
+        self.dropped += len(rows)
+        self._reward[rows] = self._duration[rows] = 0
+        for value in self._told.values():
+            value[rows] = 0
+        self._forget(rows)
+        rows = rows[entries.length[rows] > 0]
+        last = (entries.length[rows] - 1, rows)
+        ended = entries.terminated[last] | entries.truncated[last]
+        rows = rows[~ended]
+        t = entries.length[rows]
+        entries.truncated[t - 1, rows] = True
+        return _Final(
+            t - 1,
+            rows,
+            np.ones(len(rows), bool),
+            map_tree(lambda x: x[t, rows], entries.observation),
+            self.stepper.before.rows(rows) if len(rows) else None,
+        )
 
     def _final(self, entries: "_Entries", rows: np.ndarray, moment: Moment) -> "_Final":
         cut = moment.truncated[rows]
@@ -200,14 +238,15 @@ class Collector:
 
         `env` is None where the environment cannot be restored; it then has to have been reset.
         """
-        base, stepper = self.env.unwrapped, self.stepper
+        stepper = self.stepper
         state: dict[str, Any] = {
-            "env": base.get_state() if self.restores_environments else None,  # type: ignore[attr-defined]
+            "env": get_state(self.env) if self.restores_environments else None,
             "resets": self._resets,
             "rng": self.rng.bit_generator.state,
             "observation": map_tree(np.copy, stepper.observation),
             "reset": stepper.reset.copy(),
             "decides": _copy_mask(stepper.decides),
+            "spoiled": _copy_mask(stepper.spoiled),
             "state": _arrays(stepper.state),
             "return": self._return.copy(),
             "length": self._length.copy(),
@@ -241,7 +280,7 @@ class Collector:
             self.reset_environments()
             return
         self._resets = state["resets"]
-        self.env.unwrapped.set_state(state["env"])  # type: ignore[attr-defined]
+        set_state(self.env, state["env"])
         # Copies, because most of them are updated in place.
         stepper.observation = map_tree(np.copy, state["observation"])
         stepper.reset = state["reset"].copy()
@@ -250,6 +289,7 @@ class Collector:
             stepper.reset |= state["skip"]
         else:
             stepper.decides = _copy_mask(state["decides"])
+        stepper.spoiled = _copy_mask(state.get("spoiled"))
         self._return, self._length = state["return"].copy(), state["length"].copy()
         self._sums = {name: total.copy() for name, total in state["sums"].items()}
         open_actions = state.get("running")

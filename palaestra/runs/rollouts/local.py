@@ -18,7 +18,9 @@ class LocalRollouts:
 
     def request(self, worker: int, weights: Weights, version: int) -> None:
         """Note what is asked for; it is collected when it is received."""
-        self._wanted.append((worker, None if self._versions[worker] == version else weights, version))
+        self._wanted.append(
+            (worker, None if self._versions[worker] == version else weights, version)
+        )
         self._versions[worker] = version
 
     def receive(self) -> Rollout:

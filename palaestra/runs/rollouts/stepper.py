@@ -1,21 +1,26 @@
 """The stepper: the one piece of code that steps vector environments with an actor.
 
 Training, evaluation and recording stand on it. It asks the actor for the rows that decide, and it
-alone knows about autoreset and about actions that last several steps.
+alone knows about autoreset, about actions that last several steps, and about environments that
+fail.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import gymnasium
 import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 
 from palaestra.agents.base import Actor, Mode
-from palaestra.envs.rows import reset_rows
-from palaestra.errors import UserError
+from palaestra.envs.finite import describe_fault, not_finite
+from palaestra.envs.rows import deciding, final_rows, reset_rows
+from palaestra.errors import EnvironmentFailure, NotFiniteError, RunError, UserError
 from palaestra.experience.fragment import Tree, map_tree
+
+OnBadTransition = Literal["stop", "drop_episode"]
+"""What to do where an observation or a reward is not finite."""
 
 
 @dataclass
@@ -50,6 +55,8 @@ class Moment:
     """bool `[N]`: the episode ended with this step."""
     any_done: bool
     """Whether any did."""
+    spoiled: np.ndarray | None
+    """bool `[N]`: rows of dropped episodes; what they do counts for nothing."""
     info: dict[str, Any]
     """What the environment told."""
 
@@ -57,55 +64,81 @@ class Moment:
 class Stepper:
     """Steps N environments; its attributes say where they stand before the next step.
 
-    An environment may say in its info: `decides [N]`, the rows that take a new decision next
-    (without it, all do), and `duration [N]`, the environment steps of the action that has just
-    ended (without it, its steps are counted).
+    An environment may say in its info which rows take a new decision next, `decides [N]`; without
+    it, all do.
 
     Args:
       env: any Gymnasium vector environment whose metadata names its autoreset mode.
       actor: acts for the rows that decide.
       rng: the acting stream.
       mode: how the actor acts.
+      on_bad_transition: "stop" raises where an observation or a reward is not finite;
+        "drop_episode" leaves the row alone until its episode is over.
 
     Attributes:
       observation: what the rows show, `[N, ...]`.
       reset: the row's next decision is the first of an episode, bool `[N]`.
       decides: rows that take a decision next, bool `[N]`; None means all.
       running: rows in the middle of an action, bool `[N]`; None means none.
+      spoiled: rows whose episode is dropped, bool `[N]`; None means none.
       state: the actor's state, batch of N.
       before: the actor's state before each row's latest decision.
+      action: the latest action of each row.
 
     Raises:
       UserError: the environment does not say how it resets, or resets in a way unknown here.
     """
 
     def __init__(
-        self, env: VectorEnv, actor: Actor, rng: np.random.Generator, mode: Mode = "sample"
+        self,
+        env: VectorEnv,
+        actor: Actor,
+        rng: np.random.Generator,
+        mode: Mode = "sample",
+        on_bad_transition: OnBadTransition = "stop",
     ) -> None:
         self.env = env
         self.actor = actor
         self.rng = rng
         self.mode: Mode = mode
+        self.on_bad_transition = on_bad_transition
         self.same_step = _resets_in_same_step(env)
         space = env.single_action_space
         self._clip = (space.low, space.high) if isinstance(space, gymnasium.spaces.Box) else None
         self.state = self.before = actor.initial_state(env.num_envs)
-        # What is handed to rows that do not decide; whoever prolongs an action ignores it.
-        self.action = np.zeros_like(env.action_space.sample())
+        # Rows that do not decide are handed some action; whoever prolongs theirs ignores it.
+        self.action = np.zeros_like(np.asarray(env.action_space.sample()))
 
     def begin(self, seeds: Sequence[int]) -> None:
-        """Start an episode in every row, with a seed for each."""
-        self.observation, info = reset_rows(self.env, seeds)
-        self.reset = np.ones(self.env.num_envs, bool)
-        told = info.get("decides")
-        self.decides = None if told is None else np.asarray(told, bool)
+        """Start an episode in every row, with a seed for each.
+
+        Raises:
+          EnvironmentFailure: the environment raised an error.
+          NotFiniteError: it shows something that is not finite.
+        """
+        n = self.env.num_envs
+        try:
+            self.observation, info = reset_rows(self.env, seeds)
+        except Exception as error:
+            raise self._failure(error, "reset") from error
+        self.reset = np.ones(n, bool)
+        self.decides = deciding(info, n) if "decides" in info else None
         self.running: np.ndarray | None = None
+        self.spoiled: np.ndarray | None = None
+        self._since_reset = np.zeros(n, np.int64)
+        nothing = np.zeros(n, np.float32)
+        if (bad := not_finite(self.observation, nothing)) is not None:
+            self._complain(bad, self.observation, nothing)
 
     def step(self, keep: np.ndarray | None = None) -> Moment:
         """Take one step of every row.
 
         Args:
           keep: bool `[N]`, rows that are of interest; the others take no decision. None keeps all.
+
+        Raises:
+          EnvironmentFailure: the environment raised an error.
+          NotFiniteError: an observation or a reward is not finite, and that is to stop.
         """
         decides = self.decides if keep is None or keep.all() else _both(self.decides, keep)
         seen, reset, rows = self.observation, self.reset, None
@@ -121,14 +154,18 @@ class Stepper:
             action, extras = self.action[rows], {}
             if len(rows):
                 action, extras = self._act_for(rows, seen, reset)
-        self.observation, reward, terminated, truncated, info = self.env.step(
-            self.action if self._clip is None else np.clip(self.action, *self._clip)
-        )
-        done = terminated | truncated
+        try:
+            self.observation, given, terminated, truncated, info = self.env.step(
+                self.action if self._clip is None else np.clip(self.action, *self._clip)
+            )
+            with np.errstate(over="ignore"):  # what does not fit becomes infinite, which is seen
+                reward = np.asarray(given, np.float32)
+            done = terminated | truncated
+        except Exception as error:
+            raise self._failure(error, "step") from error
         any_done = bool(done.any())
-        told = info.get("decides")
-        free = None if told is None else np.asarray(told, bool)  # may decide anew
         running = decides if decides is None or self.running is None else decides | self.running
+        free = deciding(info, len(done)) if "decides" in info else None  # may decide anew
         ended = running if free is None else _both(running, free | done)
         if not self.same_step and any_done:
             free = _both(free, ~done)  # their next step resets them, whatever the action
@@ -138,7 +175,7 @@ class Stepper:
         if free is not None and ended is not None:
             still = _both(running, ~ended)
             self.running = still if still is not None and still.any() else None
-        return Moment(
+        moment = Moment(
             rows,
             seen,
             action,
@@ -146,13 +183,19 @@ class Stepper:
             extras,
             running,
             ended,
-            np.asarray(reward, np.float32),
+            reward,
             terminated,
             truncated,
             done,
             any_done,
+            self.spoiled,
             info,
         )
+        self._judge(moment, keep)
+        self._since_reset += 1
+        if any_done:
+            self._since_reset[done] = 0
+        return moment
 
     def _act_for(
         self, rows: np.ndarray, seen: Tree, reset: np.ndarray
@@ -167,13 +210,71 @@ class Stepper:
 
     def final_observation(self, moment: Moment, rows: np.ndarray) -> Tree:
         """Return the true last observations of rows whose episode ended with `moment`."""
-        if not self.same_step:
-            return map_tree(lambda x: x[rows], self.observation)
-        final = moment.info["final_obs"]
-        # Gymnasium gives an object array of observations, native environments a dense tree.
-        if isinstance(final, np.ndarray) and final.dtype == object:
-            return map_tree(lambda *x: np.stack(x), *(final[row] for row in rows))
-        return map_tree(lambda x: x[rows], final)
+        if self.same_step:
+            return final_rows(moment.info, rows)
+        return map_tree(lambda x: x[rows], self.observation)
+
+    def _judge(self, moment: Moment, keep: np.ndarray | None) -> None:
+        """Look for numbers that are not finite, and stop or leave their rows alone."""
+        n = len(moment.done)
+        bad = not_finite(self.observation, moment.reward)
+        if moment.any_done and self.same_step:
+            rows = np.flatnonzero(moment.done)
+            final = self.final_observation(moment, rows)
+            at_end = not_finite(final, np.zeros(len(rows), np.float32))
+            if at_end is not None:
+                bad = np.zeros(n, bool) if bad is None else bad
+                bad[rows[at_end]] = True
+                if self.on_bad_transition == "stop":
+                    self._complain(at_end, final, np.zeros(len(rows), np.float32), rows)
+        if bad is not None and keep is not None:
+            bad &= keep
+        if bad is None and self.spoiled is None:
+            return
+        spoiled = np.zeros(n, bool) if self.spoiled is None else self.spoiled
+        fresh = np.zeros(n, bool) if bad is None else bad & ~spoiled
+        if fresh.any() and self.on_bad_transition == "stop":
+            self._complain(fresh, self.observation, moment.reward)
+        whole = ~(spoiled | fresh)
+        moment.spoiled = ~whole
+        moment.running = _both(moment.running, whole)
+        moment.ended = _both(moment.ended, whole)
+        self.running = None if self.running is None else self.running & whole
+        # An episode that is over spoils nothing any more, unless the next one begins like that.
+        left = (~whole & ~moment.done) | (moment.done & self._shows_bad())
+        self.spoiled = left if left.any() else None
+        if self.spoiled is not None:
+            self.decides = _both(self.decides, ~left)
+
+    def _shows_bad(self) -> np.ndarray:
+        n = self.env.num_envs
+        bad = not_finite(self.observation, np.zeros(n, np.float32))
+        return np.zeros(n, bool) if bad is None else bad
+
+    def _complain(
+        self,
+        bad: np.ndarray,
+        observation: Tree,
+        reward: np.ndarray,
+        rows: np.ndarray | None = None,
+    ) -> None:
+        index = int(np.flatnonzero(bad)[0])
+        row = index if rows is None else int(rows[index])
+        raise NotFiniteError(
+            f"environment {_name(self.env)}, row {row}, step {self._since_reset[row] + 1} of its "
+            f"episode: {describe_fault(index, observation, reward)}; finite numbers (as float32) "
+            "are accepted. env.on_bad_transition=drop_episode leaves such episodes out."
+        )
+
+    def _failure(self, error: Exception, doing: str) -> Exception:
+        if isinstance(error, UserError | RunError):
+            return error
+        return EnvironmentFailure.of(error, _name(self.env), doing)
+
+
+def _name(env: VectorEnv) -> str:
+    spec = env.spec
+    return spec.id if spec is not None else type(env.unwrapped).__name__
 
 
 def _both(one: np.ndarray | None, other: np.ndarray) -> np.ndarray:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from palaestra.agents.loop import EpisodeBatch
+from palaestra.envs.close import safe_close
 from palaestra.envs.rows import frames_per_step
 from palaestra.experience.fragment import Fragment
 from palaestra.experience.weights import Weights
@@ -24,6 +25,8 @@ class Rollout:
     """Which worker it is from."""
     seconds: float
     """Time spent collecting, without waiting and transfer."""
+    dropped: int = 0
+    """Episodes left out because something in them was not finite."""
 
 
 class Rollouts(Protocol):
@@ -92,6 +95,7 @@ class Worker:
             first,
             config.env.reset_at_checkpoint,
             type(agent).infos,
+            config.env.on_bad_transition,
         )
 
     @property
@@ -113,9 +117,16 @@ class Worker:
         start = time.perf_counter()
         if weights is not None:
             self.collector.actor.load_weights(weights, version)
+        dropped = self.collector.dropped
         fragment, episodes = self.collector.collect(self.steps)
         fragment.version = version
-        return Rollout(fragment, episodes, self.index, time.perf_counter() - start)
+        return Rollout(
+            fragment,
+            episodes,
+            self.index,
+            time.perf_counter() - start,
+            self.collector.dropped - dropped,
+        )
 
     def state_dict(self) -> dict[str, Any]:
         """Return the collector's state."""
@@ -127,4 +138,4 @@ class Worker:
 
     def close(self) -> None:
         """Close the environments."""
-        self.collector.env.close()
+        safe_close(self.collector.env)

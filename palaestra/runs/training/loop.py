@@ -32,6 +32,8 @@ class RolloutLoop(Loop):
         filled = [fragment for fragment in fragments if fragment.decisions]
         # Where no action has ended yet, there is nothing to learn from.
         metrics = self.learner.update(filled) if filled else {}
+        if dropped := sum(rollout.dropped for rollout in rollouts):
+            metrics = {**metrics, "rollout/dropped_episodes": dropped}
         self.updates += 1
         return Iteration(
             sum(fragment.env_steps for fragment in filled),

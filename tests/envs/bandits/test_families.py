@@ -6,8 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from palaestra.envs import BANDIT_PRESETS, make_vec
-from palaestra.envs.bandits import noise
+from palaestra.envs import BANDIT_PRESETS, make_vec, noise
 from palaestra.envs.bandits.families import BernoulliFamily, Family, GaussianFamily
 from palaestra.errors import UserError
 

@@ -3,9 +3,8 @@ import pytest
 
 from palaestra.envs.tictactoe.mcts import search
 from palaestra.envs.tictactoe.opponents import OPPONENTS, OpponentPool, make_opponent
-from palaestra.envs.tictactoe.rules import DIGITS, LEGAL, OVER, POWERS, STONES
+from palaestra.envs.tictactoe.rules import DIGITS, LEGAL, OVER, POWERS, STONES, draw
 from palaestra.envs.tictactoe.solver import solve
-from palaestra.envs.tictactoe.streams import draw
 from palaestra.errors import UserError
 
 FAST = {"mcts": {"n": 12}, "noisy": {"p": 0.3}}

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from palaestra.envs.tictactoe import rules
-from palaestra.envs.tictactoe.streams import draw
+from palaestra.envs.tictactoe.rules import draw
 
 boards = st.lists(st.integers(0, 2), min_size=9, max_size=9)
 

@@ -222,8 +222,15 @@ def test_a_configuration_that_is_not_plain_data_is_refused(
     ("values", "said"),
     [
         ({"agent": {"name": "os.system"}}, "unknown agent 'os.system'"),
-        ({"env": {"id": "antigravity:Fly-v0"}}, "unknown env 'antigravity:Fly-v0'"),
-        ({"env": {"id": "CartPole-v1", "wrappers": ["os:system"]}}, "unknown wrapper 'os:system'"),
+        ({"env": {"id": "antigravity:Fly-v0"}}, "needs the module 'antigravity'"),
+        (
+            {"env": {"id": "CartPole-v1", "wrappers": ["antigravity:Fly"]}},
+            "needs the module 'antigravity'",
+        ),
+        (
+            {"env": {"id": "CartPole-v1", "wrappers": [{"name": "antigravity:Fly"}]}},
+            "needs the module 'antigravity'",
+        ),
         ({"surprise": 1}, "surprise: unknown key"),
         ({"plugins": "os"}, "a list of modules is expected"),
         ({"plugins": [["os"]]}, "a list of modules is expected"),

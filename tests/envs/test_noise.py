@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from palaestra.envs.bandits import noise
+from palaestra.envs import noise
 from palaestra.errors import UserError
 
 N = 200_000
