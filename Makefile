@@ -56,9 +56,9 @@ MOVING_LINE = if [ -t 1 ]; \
   then awk '{printf "\r\033[K%.78s", $$0; fflush()} END {printf "\r\033[K"}'; else cat >/dev/null; fi
 
 define install
-	@echo "Installing Palaestra $(2)into $(VENV): about a minute, longer if torch has to be downloaded."
+	@echo "Installing Palaestra $(2)into $(VENV): a minute or two, more if torch has to be downloaded."
 	@set -o pipefail; $(BIN)/python -m pip install $(CONSTRAINTS) --no-build-isolation \
-	  --editable '.$(1)' | { $(MOVING_LINE); }
+	  --editable '.$(1)' 2>$(VENV)/pip.log | { $(MOVING_LINE); } || { cat $(VENV)/pip.log; exit 1; }
 	@touch $@
 endef
 
@@ -66,7 +66,7 @@ $(VENV)/.made:
 	@$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11)' 2>/dev/null \
 	  || { echo "Python 3.11 or newer is needed: make PYTHON=python3.12 ... names one."; exit 1; }
 	@$(PYTHON) -m venv --clear $(VENV)
-	@$(BIN)/python -m pip install --quiet --upgrade $(CONSTRAINTS) pip setuptools
+	@$(BIN)/python -m pip install --quiet --quiet --upgrade $(CONSTRAINTS) pip setuptools
 	@touch $@
 
 $(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/.made
