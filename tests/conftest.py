@@ -7,6 +7,9 @@ from collections.abc import Iterator
 # Read when triton is imported, which torch may do: without a GPU the kernels run on the CPU.
 if shutil.which("nvidia-smi") is None:
     os.environ.setdefault("TRITON_INTERPRET", "1")
+# Read when numpy and torch are imported, by the processes that tests start too.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("MKL_NUM_THREADS", "1")
 
 import pytest
 import torch
