@@ -56,9 +56,23 @@ class RolloutConfig(Options):
     )
 
 
-class EvaluationConfig(Options):
-    """The evaluation at the end of a run."""
+class RecordConfig(Options):
+    """What an evaluation keeps of its episodes beside actions, rewards and infos."""
 
+    episodes: int = Field(
+        0, ge=0, description="episodes of each task whose observations are kept, as arrays"
+    )
+
+
+class EvaluationConfig(Options):
+    """The evaluation at the end of a run, and on the way there."""
+
+    every: int | None = Field(
+        None,
+        ge=1,
+        description="agent steps between two evaluations during training; null: at the end only",
+    )
+    record: RecordConfig = RecordConfig()
     suite: str = Field(description="suite by name")
     tasks: tuple[str, ...] = Field((), description="task ids of the suite; empty means all")
     episodes: int | None = Field(
@@ -81,9 +95,25 @@ class CheckpointConfig(Options):
     keep_last: int = Field(2, ge=1, description="how many of the newest are kept")
     keep_every: int | None = Field(None, ge=1, description="every k-th is kept as well")
     best: str | None = Field(
-        None, description="a metric of metrics.jsonl; the checkpoint where it was best is kept"
+        None,
+        description="a metric of metrics.jsonl; the checkpoint where it was best is kept; null: "
+        "evaluation/score where there is evaluation.every",
     )
     best_is: Literal["max", "min"] = Field("max", description="which values of it are better")
+
+
+class StopConfig(Options):
+    """Rules that end a run before `total_steps`; the run counts as a success."""
+
+    metric: str = Field(
+        "rollout/return", description="a metric of metrics.jsonl, as evaluation/score"
+    )
+    better: Literal["max", "min"] = Field("max", description="which values of it are better")
+    target: float | None = Field(None, description="end where the metric reaches this value")
+    patience: int | None = Field(
+        None, ge=1, description="end after so many agent steps without a better value"
+    )
+    hours: float | None = Field(None, gt=0, description="end after this wall time, over attempts")
 
 
 class RunConfig(Options):
@@ -102,7 +132,12 @@ class RunConfig(Options):
         default_factory=lambda: os.cpu_count() or 1, ge=1, description="torch threads to learn with"
     )
     checkpoint: CheckpointConfig = CheckpointConfig()
-    log_interval: int = Field(1, ge=1, description="updates between two lines of metrics")
+    stop: StopConfig | None = Field(None, description="rules that end the run early")
+    log_every: int | None = Field(
+        None,
+        ge=1,
+        description="agent steps between two lines of metrics; null: a thousandth of the run",
+    )
     tensorboard: bool = Field(True, description="write TensorBoard events beside the metrics")
     trackers: tuple[Literal["mlflow", "wandb"], ...] = Field(
         (), description="further trackers, which show the run in another tool"
@@ -151,7 +186,7 @@ def resolve(raw: Mapping[str, Any]) -> RunConfig:
     Raises:
       UserError: one line for each wrong field.
     """
-    config = validate(RunConfig, raw)
+    config = validate(RunConfig, _migrated(raw))
     import_plugins(config.plugins)
     agent = registry.get("agent", config.agent["name"])
     update: dict[str, Any] = {"agent": _resolved("agent", agent, config.agent)}
@@ -173,6 +208,20 @@ def resolve(raw: Mapping[str, Any]) -> RunConfig:
             f"by {workers} workers; choose a multiple of {workers}."
         )
     return config.model_copy(update=update)
+
+
+def _migrated(raw: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a configuration of an earlier version in today's keys."""
+    if "log_interval" not in raw:
+        return raw
+    raw = dict(raw)
+    updates, rollout, env = raw.pop("log_interval"), raw.get("rollout") or {}, raw.get("env") or {}
+    if updates != 1:  # one line for each update is what a small `log_every` gives
+        steps = rollout.get("steps", 128) * env.get("num_envs", 8)
+        raw.setdefault("log_every", updates * steps)
+    else:
+        raw.setdefault("log_every", 1)
+    return raw
 
 
 def _resolved(kind: str, thing: Any, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -229,8 +278,10 @@ def _decisive(config: RunConfig) -> dict[str, Any]:
     checkpoint = data.pop("checkpoint")
     if config.env.reset_at_checkpoint:
         data["checkpoint"] = {"every": checkpoint["every"]}
-    for key in ("description", "tensorboard", "trackers"):
+    for key in ("description", "tensorboard", "trackers", "log_every"):
         del data[key]
+    if data["stop"] is not None:
+        del data["stop"]["hours"]
     for key in ("address", "max_restarts", "timeout_s"):
         del data["rollout"][key]
     return data

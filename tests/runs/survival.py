@@ -41,7 +41,7 @@ CONFIGS: dict[str, tuple[str, list[str]]] = {
     "ppo-mlp": ("cartpole", [*SMALL_PPO, "total_steps=3200", "agent.num_epochs=2"]),
     "ppo-gru": (
         "demo",
-        [*SMALL_PPO, *EVALUATION, "total_steps=3200", "log_interval=3", "policy.hidden_size=8"],
+        [*SMALL_PPO, *EVALUATION, "total_steps=3200", "log_every=96", "policy.hidden_size=8"],
     ),
     "ppo-attention": (
         "demo",

@@ -16,7 +16,7 @@ from palaestra.runs.store.lock import RunLock
 from palaestra.runs.store.random_state import seed_globals
 from palaestra.runs.trackers import require_trackers
 from palaestra.runs.training.loop import RolloutLoop
-from palaestra.runs.training.trainer import Trainer
+from palaestra.runs.training.trainer import Evaluator, Trainer
 
 Resume = Literal["never", "auto", "must"]
 """What to do where the run exists: refuse; go on or start; go on or refuse."""
@@ -30,6 +30,7 @@ def train(
     resume: Resume = "never",
     override_config: bool = False,
     quiet: bool = False,
+    evaluator: Evaluator | None = None,
     begun: Callable[[RunFolder, RunConfig, int], None] = lambda folder, config, step: None,
 ) -> RunFolder:
     """Train a run, from its beginning or on from its last checkpoint, and return its folder.
@@ -44,6 +45,8 @@ def train(
       resume: what to do where the run exists already.
       override_config: go on although the configuration differs from the run's.
       quiet: show no progress.
+      evaluator: what evaluates during training, where the configuration has `evaluation.every`;
+        `palaestra.runs.evaluation.run.evaluate_weights` does.
       begun: called with the agent steps taken so far, before the first or next step.
 
     Raises:
@@ -52,6 +55,11 @@ def train(
     """
     import torch
 
+    if config.evaluation is not None and config.evaluation.every and evaluator is None:
+        raise UserError(
+            f"evaluation.every: {config.evaluation.every} needs an evaluator; "
+            "palaestra.runs.evaluation.run.evaluate_weights is accepted."
+        )
     torch.set_num_threads(config.threads)
     run_id = run_id or default_run_id(config)
     folder = find_run(config, run_id, root, resume, override_config)
@@ -63,7 +71,7 @@ def train(
         if folder is None:
             folder = RunFolder.create(run_id, config, root)
         with RunLock(folder.path):
-            trainer = Trainer(config, folder, loop, quiet=quiet)
+            trainer = Trainer(config, folder, loop, quiet=quiet, evaluator=evaluator)
             _go_on(trainer, folder, config)
             begun(folder, config, trainer.agent_steps)
             trainer.run()
@@ -98,7 +106,9 @@ def find_run(
 def is_finished(folder: RunFolder, config: RunConfig) -> bool:
     """Whether the run has been trained as far as the configuration asks."""
     done = folder.manifest.get("agent_steps", 0) >= config.total_steps
-    return folder.manifest["status"] == "succeeded" and done
+    # A rule ended it, and nothing of the rules has changed since.
+    ended = bool(folder.manifest.get("ended_by")) and folder.config().stop == config.stop
+    return folder.manifest["status"] == "succeeded" and (done or ended)
 
 
 @contextmanager

@@ -4,6 +4,7 @@ import math
 import signal
 import time
 import warnings
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from types import FrameType
 from typing import Any
@@ -12,11 +13,16 @@ import numpy as np
 
 from palaestra.agents.loop import EpisodeBatch, Iteration, Loop, join_episodes
 from palaestra.errors import RunError
+from palaestra.experience.weights import Weights
 from palaestra.runs.config import RunConfig, config_hash
 from palaestra.runs.progress import ProgressDisplay, say
 from palaestra.runs.store.checkpoints import Checkpoints
 from palaestra.runs.store.folder import LOGS, RunFolder
 from palaestra.runs.store.random_state import global_random_state, set_global_random_state
+from palaestra.runs.training.stopping import StopRules
+
+Evaluator = Callable[[RunFolder, Weights, int], dict[str, float]]
+"""(run, weights, agent steps) -> metrics, as "evaluation/score"."""
 
 LOOK_S = 0.5
 """Seconds between two looks for a request to stop."""
@@ -30,11 +36,20 @@ class Trainer:
       folder: where the run is recorded.
       loop: what collects and learns.
       quiet: show no progress.
+      evaluator: evaluates weights at a step and returns the metrics of it, for
+        `evaluation.every`.
     """
 
     def __init__(
-        self, config: RunConfig, folder: RunFolder, loop: Loop, *, quiet: bool = False
+        self,
+        config: RunConfig,
+        folder: RunFolder,
+        loop: Loop,
+        *,
+        quiet: bool = False,
+        evaluator: Evaluator | None = None,
     ) -> None:
+        self._evaluator = evaluator
         self.config = config
         self.folder = folder
         self.loop = loop
@@ -44,9 +59,15 @@ class Trainer:
         self.checkpoints = Checkpoints(folder.checkpoints, keep.keep_last, keep.keep_every)
         self._every = keep.every or max(1, -(-config.total_steps // 10))
         self._num_checkpoints = 0
+        by_evaluation = config.evaluation is not None and config.evaluation.every is not None
+        self._best_by = keep.best or ("evaluation/score" if by_evaluation else None)
         self._best: float | None = None  # of the metric that decides which checkpoint is best
         self._line: dict[str, Any] = {}  # the last one of metrics
         self._since: list[EpisodeBatch] = []  # episodes since the last line of metrics
+        self._metrics: dict[str, tuple[float, int]] = {}  # sum and count since then
+        self._log_every = config.log_every or max(1, config.total_steps // 1000)
+        self._rules = StopRules(config.stop) if config.stop else None
+        self._ended_by = ""
         self._collect_s = self._learn_s = 0.0
         self._interrupted = False
         self._random: dict[str, Any] | None = None
@@ -69,16 +90,17 @@ class Trainer:
                 while self.agent_steps < self.config.total_steps and not self._stop():
                     before = self.agent_steps
                     done = self._advance()
-                    line = self._record(done)
+                    found = self._evaluate(before)
+                    line = self._record(before, found)
                     for tracker in trackers if line is not None else ():
                         tracker.log(line, self.agent_steps)
                     progress.advance(done.agent_steps, _note(line))
                     if self._is_due(before):
                         self.save_checkpoint(wait=False)
             self.save_checkpoint()
-            # An interrupt in the last round leaves nothing to go on with.
-            finished = self.agent_steps >= self.config.total_steps
-            self._end("succeeded" if finished else "stopped")
+            # An interrupt in the last round leaves nothing to continue.
+            finished = self.agent_steps >= self.config.total_steps or self._ended_by
+            self._end("succeeded" if finished else "stopped", self._ended_by)
         except RunError as error:
             # Workers or a checkpoint failed, between two rounds: the state is whole.
             self._save_in_need()
@@ -109,6 +131,9 @@ class Trainer:
         batch = done.episodes
         self.episodes += len(batch.env)
         self._since.append(batch)
+        for name, value in done.metrics.items():
+            total, count = self._metrics.get(name, (0.0, 0))
+            self._metrics[name] = (total + value, count + 1)
         if len(batch.env):
             columns = {"env": batch.env, **_columns(batch)}
             self.folder.write_episodes(
@@ -117,10 +142,26 @@ class Trainer:
             )
         return done
 
-    def _record(self, done: Iteration) -> dict[str, Any] | None:
-        """Write a line of metrics where one is due, and return it."""
-        due = self.updates % self.config.log_interval == 0
-        if not due and self.agent_steps < self.config.total_steps:
+    def _evaluate(self, before: int) -> dict[str, float]:
+        """Evaluate where that is due, and return the metrics of it."""
+        wanted = self.config.evaluation
+        if wanted is None or wanted.every is None or self._evaluator is None:
+            return {}
+        if self.agent_steps // wanted.every == before // wanted.every:
+            return {}
+        state = global_random_state()  # whatever evaluation draws, training does not notice
+        try:
+            return self._evaluator(self.folder, self.loop.weights(), self.agent_steps)
+        finally:
+            set_global_random_state(state)
+
+    def _record(self, before: int, found: Mapping[str, float]) -> dict[str, Any] | None:
+        """Write a line of metrics where one is due, and return it.
+
+        Metrics of updates are means over those since the last line.
+        """
+        due = self.agent_steps // self._log_every > before // self._log_every
+        if not due and not found and self.agent_steps < self.config.total_steps:
             return None
         now = time.perf_counter()
         rate = (self.agent_steps - self._last_steps) / (now - self._last)
@@ -132,7 +173,8 @@ class Trainer:
             "attempt": self.folder.manifest["attempts"][-1]["n"],
             "t": round(now - self._start, 3),
             **_episode_metrics(join_episodes(self._since)),
-            **done.metrics,
+            **{name: total / count for name, (total, count) in self._metrics.items()},
+            **found,
             "time/agent_steps_per_s": rate,
             "time/collect_s": self._collect_s,
             "time/learn_s": self._learn_s,
@@ -142,16 +184,20 @@ class Trainer:
         self._line = line
         self._last, self._last_steps = now, self.agent_steps
         self._collect_s = self._learn_s = 0.0
-        self._since = []
+        self._since, self._metrics = [], {}
+        if self._rules is not None:
+            self._rules.see(line, self.agent_steps)
         return line
 
     def _stop(self) -> bool:
         """Whether to stop here; the folder is looked at every LOOK_S seconds."""
         now = time.perf_counter()
+        if self._rules is not None:
+            self._ended_by = self._rules.reason(now - self._start)
         if not self._interrupted and now - self._last_looked > LOOK_S:
             self._last_looked = now
             self._interrupted = self.folder.stop_requested()
-        return self._interrupted
+        return self._interrupted or bool(self._ended_by)
 
     def _is_due(self, before: int) -> bool:
         """Whether a checkpoint is due, by agent steps or by time."""
@@ -167,7 +213,7 @@ class Trainer:
     def _is_best(self) -> bool:
         """Whether the chosen metric is better than at any checkpoint before, and remember it."""
         wanted = self.config.checkpoint
-        value = self._line.get(wanted.best) if wanted.best else None
+        value = self._line.get(self._best_by) if self._best_by else None
         if value is None:
             return False
         sign = 1 if wanted.best_is == "max" else -1
@@ -190,6 +236,10 @@ class Trainer:
                 "best": self._best,
                 "logs": self.folder.log_lengths(),
                 "episodes_since": {} if since is None else {"env": since.env, **_columns(since)},
+                "metrics_since": {name: list(pair) for name, pair in self._metrics.items()},
+                "stop": self._rules.state_dict(time.perf_counter() - self._start)
+                if self._rules
+                else None,
             },
             "random": global_random_state(),
         }
@@ -211,6 +261,12 @@ class Trainer:
         if since := dict(run["episodes_since"]):
             env, returns, length = (since.pop(name) for name in ("env", "return", "length"))
             self._since = [EpisodeBatch(env, returns, length, since)]
+        self._metrics = {
+            name: (float(total), int(count))
+            for name, (total, count) in run.get("metrics_since", {}).items()
+        }
+        if self._rules is not None and run.get("stop") is not None:
+            self._rules.load_state_dict(run["stop"])
         self._random = state.get("random")  # absent from the oldest format
 
     def save_checkpoint(self, *, wait: bool = True) -> None:
@@ -263,6 +319,7 @@ class Trainer:
             failures=[*self.folder.manifest["failures"], *self.loop.failures],
             wall_seconds=round(time.perf_counter() - self._start, 3),
             agent_steps=self.agent_steps,
+            ended_by=self._ended_by,
         )
 
     def _open_trackers(self) -> list[Any]:
