@@ -12,6 +12,10 @@ class RunError(RuntimeError):
     """A run could not go on, through no fault of its input; the command line exits with code 1."""
 
 
+class NotFiniteError(RunError):
+    """A loss, the norm of a gradient or a weight became infinite or is not a number."""
+
+
 def did_you_mean(given: str, known: Iterable[str]) -> str:
     """Return a sentence that names the known words nearest to `given`, or all of them if few."""
     words = sorted(set(known))

@@ -80,6 +80,9 @@ class Loop(ABC):
     restores_environments: bool = True
     """Whether `state_dict` holds where the environments are; else a checkpoint resets them."""
 
+    exact: bool = True
+    """Whether a resumed loop gives the same further rounds; asynchronous rollouts do not."""
+
     @abstractmethod
     def advance(self) -> Iteration:
         """Collect and learn once."""

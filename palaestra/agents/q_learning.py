@@ -94,7 +94,7 @@ class QActor(Actor):
             candidates = np.where(explore[:, None], legal, candidates)
         return _uniform(candidates, rng) + self.start, state, {}
 
-    def load_weights(self, weights: Weights) -> None:
+    def load_weights(self, weights: Weights, version: int = 0) -> None:
         """Take over the table."""
         self.q = weights["q"]
 
@@ -207,7 +207,7 @@ class QLearning(Agent):
         self.index = StateIndex(setup.observation_space, int(action_space.n))
         self._start = int(action_space.start)
 
-    def make_actor(self) -> QActor:
+    def make_actor(self, worker: int = 0, workers: int = 1) -> QActor:
         """Return an actor with an empty table."""
         q = np.zeros((self.index.size, self.index.num_actions))
         return QActor(self.index, q, self.config.epsilon, self._start)
