@@ -59,15 +59,17 @@ for _name, (_target, _summary) in _OPTIMIZERS.items():
     register_builtin("optimizer", _name, f"palaestra.agents.optimizers.{_target}", _summary)
 
 _SB3 = {
-    "ppo": ("ppo:PPO", "proximal policy optimisation of Stable-Baselines3"),
-    "a2c": ("a2c:A2C", "advantage actor-critic of Stable-Baselines3"),
-    "dqn": ("dqn:DQN", "deep Q-learning of Stable-Baselines3"),
-    "qrdqn": ("qrdqn:QRDQN", "quantile-regression deep Q-learning of sb3-contrib"),
-    "recurrent-ppo": ("recurrent_ppo:RecurrentPPO", "PPO with an LSTM, of sb3-contrib"),
+    "ppo": ("PPO", "proximal policy optimisation of Stable-Baselines3"),
+    "a2c": ("A2C", "advantage actor-critic of Stable-Baselines3"),
+    "dqn": ("DQN", "deep Q-learning of Stable-Baselines3"),
+    "qrdqn": ("QRDQN", "quantile-regression deep Q-learning of sb3-contrib"),
+    "recurrent-ppo": ("RecurrentPPO", "PPO with an LSTM, of sb3-contrib"),
 }
 
 for _name, (_target, _summary) in _SB3.items():
-    register_builtin("agent", f"sb3/{_name}", f"palaestra.agents.sb3.{_target}", _summary)
+    register_builtin(
+        "agent", f"sb3/{_name}", f"palaestra.agents.sb3.algorithms:{_target}", _summary
+    )
 
 
 def __getattr__(name: str) -> Any:

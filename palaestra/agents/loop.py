@@ -71,7 +71,7 @@ class TrainingEnvs:
 
 
 class Loop(ABC):
-    """Something that trains round by round, can be stopped between two rounds and goes on exactly.
+    """Something that trains round by round, can be stopped between two rounds and resumed.
 
     `load_state_dict` of a loop made from the same configuration gives the same further rounds as
     the loop whose `state_dict` it was.
@@ -101,7 +101,7 @@ class Loop(ABC):
 
     @abstractmethod
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on exactly where `state_dict` was taken."""
+        """Continue exactly where `state_dict` was taken."""
 
     def reset_environments(self) -> None:
         """Cut every episode short; called before a checkpoint that cannot hold environments."""
