@@ -182,11 +182,12 @@ def test_one_bad_minibatch_does_not_poison_the_steps_of_the_others() -> None:
     assert any((after[name] != weight).any() for name, weight in before.items())
 
 
-def test_an_update_of_one_step_is_no_error() -> None:
+def test_the_metrics_of_an_update_of_one_step_are_finite() -> None:
     agent = agent_of()
     envs = make_vec("CartPole-v1", 1)
     collector = Collector(envs, agent.make_actor(), np.random.default_rng(0), [0])
-    agent.make_learner().update([collector.collect(1)[0]])
+    metrics = agent.make_learner().update([collector.collect(1)[0]])
+    assert all(np.isfinite(value) for value in metrics.values())
 
 
 def test_explained_variance_counts_valid_steps_alone() -> None:
