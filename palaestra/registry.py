@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 
 from palaestra.errors import UserError, did_you_mean
 
-KINDS = ("env", "wrapper", "policy", "agent", "suite", "metric", "preset")
+KINDS = ("env", "wrapper", "policy", "agent", "optimizer", "suite", "metric", "preset")
 """The kinds of things that have names."""
 
 _PLURALS = {kind: kind + "s" for kind in KINDS} | {"policy": "policies"}

@@ -1,4 +1,4 @@
-"""Agents: learning rules and reference rules, registered under the kind "agent"."""
+"""Agents: learning rules and baselines, registered under the kind "agent"."""
 
 import importlib
 from typing import Any
@@ -13,7 +13,7 @@ _EXPORTS = {
     "Fragment": "palaestra.experience.fragment",
 }
 
-_RULES = {
+_BASELINES = {
     "random": ("random:Random", "uniform play on any action space"),
     "greedy-locked": ("greedy:GreedyLocked", "a uniform first pull, never left again"),
     "try-all-greedy": ("greedy:TryAllGreedy", "every arm once, then the best empirical mean"),
@@ -25,7 +25,7 @@ _RULES = {
     "exp3": ("exp3:Exp3", "exponential weights, for adversarial rewards"),
 }
 
-for _name, (_target, _summary) in _RULES.items():
+for _name, (_target, _summary) in _BASELINES.items():
     register_builtin("agent", _name, f"palaestra.agents.reference.{_target}", _summary)
 
 register_builtin(
@@ -48,16 +48,28 @@ register_builtin(
     "tabular Q-learning for discrete observations",
 )
 
+_OPTIMIZERS = {
+    "adam": ("flat_adam:FlatAdam", "adaptive moments"),
+    "adamw": ("flat_adam:FlatAdamW", "adaptive moments with decoupled weight decay"),
+    "sgd": ("flat_sgd:FlatSGD", "gradient descent, with momentum or Nesterov's"),
+    "rmsprop": ("flat_rmsprop:FlatRMSprop", "gradients divided by their root mean square"),
+}
+
+for _name, (_target, _summary) in _OPTIMIZERS.items():
+    register_builtin("optimizer", _name, f"palaestra.agents.optimizers.{_target}", _summary)
+
 _SB3 = {
-    "ppo": ("ppo:PPO", "proximal policy optimisation of Stable-Baselines3"),
-    "a2c": ("a2c:A2C", "advantage actor-critic of Stable-Baselines3"),
-    "dqn": ("dqn:DQN", "deep Q-learning of Stable-Baselines3"),
-    "qrdqn": ("qrdqn:QRDQN", "quantile-regression deep Q-learning of sb3-contrib"),
-    "recurrent-ppo": ("recurrent_ppo:RecurrentPPO", "PPO with an LSTM, of sb3-contrib"),
+    "ppo": ("PPO", "proximal policy optimisation of Stable-Baselines3"),
+    "a2c": ("A2C", "advantage actor-critic of Stable-Baselines3"),
+    "dqn": ("DQN", "deep Q-learning of Stable-Baselines3"),
+    "qrdqn": ("QRDQN", "quantile-regression deep Q-learning of sb3-contrib"),
+    "recurrent-ppo": ("RecurrentPPO", "PPO with an LSTM, of sb3-contrib"),
 }
 
 for _name, (_target, _summary) in _SB3.items():
-    register_builtin("agent", f"sb3/{_name}", f"palaestra.agents.sb3.{_target}", _summary)
+    register_builtin(
+        "agent", f"sb3/{_name}", f"palaestra.agents.sb3.algorithms:{_target}", _summary
+    )
 
 
 def __getattr__(name: str) -> Any:

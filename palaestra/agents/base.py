@@ -7,7 +7,7 @@
     metrics = learner.update([fragment])
     actor.load_weights(learner.weights())
 
-A rule without learning, such as UCB, has no learner.
+A baseline, such as UCB, has no learner.
 """
 
 from abc import ABC, abstractmethod
@@ -18,7 +18,9 @@ import gymnasium
 import numpy as np
 
 from palaestra.agents.loop import Loop, TrainingEnvs
+from palaestra.agents.probe import Probe
 from palaestra.agents.setup import Setup
+from palaestra.experience.artifact import Artifact
 from palaestra.experience.fragment import Fragment, Tree
 from palaestra.experience.state import State
 from palaestra.experience.weights import Weights
@@ -63,14 +65,20 @@ class Actor(ABC):
     def look_ahead(
         self, observation: Tree, state: State, reset: np.ndarray
     ) -> dict[str, np.ndarray]:
-        """Return what the learner wants of states in which nobody acts, as a value, `[N, ...]`.
+        """Return what the learner wants of states in which nobody acts: a value, say, `[N, ...]`.
 
-        It takes what `act` takes; nothing is drawn, and the state stays as it is.
+        They are the final observations of episodes that were cut, and what follows the last entry
+        of a fragment's row. No action is chosen, nothing is drawn and no state changes.
         """
         return {}
 
     def load_weights(self, weights: Weights, version: int = 0) -> None:
-        """Take over the learner's weights, its `version`-th; without a learner there are none."""
+        """Take over the learner's weights; an actor without a learner has none.
+
+        Args:
+          weights: what `Learner.weights` gave.
+          version: which weights of the run they are, from 0.
+        """
 
 
 class Learner(ABC):
@@ -86,11 +94,19 @@ class Learner(ABC):
 
     @abstractmethod
     def state_dict(self) -> dict[str, Any]:
-        """Return everything needed to go on: nested dicts of arrays, tensors, numbers, strings."""
+        """Return all that decides what follows: dicts of arrays, tensors, numbers, strings."""
 
     @abstractmethod
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from what `state_dict` returned."""
+        """Continue from what `state_dict` returned."""
+
+    def probe(self) -> Probe | None:
+        """Return what diagnostics may look into, or None where there are no networks."""
+        return None
+
+    def artifacts(self) -> dict[str, Artifact]:
+        """Return matrices, tables and texts to keep with a checkpoint, by name."""
+        return {}
 
 
 class Agent(ABC):
@@ -105,29 +121,40 @@ class Agent(ABC):
     """
 
     Config: ClassVar[type[Options]] = Options
-    infos: ClassVar[tuple[str, ...]] = ()
-    """Step infos that the agent's fragments hold, by name."""
     needs_policy: ClassVar[bool] = False
+    infos: ClassVar[tuple[str, ...]] = ()
+    """Names of the step infos that its fragments hold, where the environment tells them."""
 
     def __init__(self, config: Any, setup: Setup) -> None:
         self.config = config
         self.setup = setup
 
     @abstractmethod
-    def make_actor(self) -> Actor:
-        """Return an actor with the initial weights."""
+    def make_actor(self, worker: int = 0, workers: int = 1) -> Actor:
+        """Return an actor with the initial weights.
+
+        Args:
+          worker: which of the run's actors it is, from 0, where they differ (in exploration, say).
+          workers: how many actors there are.
+        """
 
     def make_learner(self) -> Learner | None:
-        """Return the learner, or None for a rule that does not learn."""
+        """Return the learner, or None for an agent that does not learn."""
         return None
 
-    def make_loop(self, task: TrainingEnvs) -> Loop | None:
+    def make_loop(self, envs: TrainingEnvs) -> Loop | None:
         """Return the agent's own training loop, or None where rollouts feed the learner.
 
         Raises:
           UserError: environments that the loop cannot train on.
         """
         return None
+
+    def open(self) -> None:
+        """Start services that live as long as the run, before its actors and learner are made."""
+
+    def close(self) -> None:
+        """End what `open` started; called once, also after an error."""
 
 
 def build(name: str, setup: Setup, options: Mapping[str, Any]) -> Agent:

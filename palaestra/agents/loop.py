@@ -73,7 +73,7 @@ class TrainingEnvs:
 
 
 class Loop(ABC):
-    """Something that trains round by round, can be stopped between two rounds and goes on exactly.
+    """Something that trains round by round, can be stopped between two rounds and resumed.
 
     `load_state_dict` of a loop made from the same configuration gives the same further rounds as
     the loop whose `state_dict` it was.
@@ -84,6 +84,9 @@ class Loop(ABC):
 
     restores_environments: bool = True
     """Whether `state_dict` holds where the environments are; else a checkpoint resets them."""
+
+    exact: bool = True
+    """Whether a resumed loop gives the same further rounds; asynchronous rollouts do not."""
 
     @abstractmethod
     def advance(self) -> Iteration:
@@ -103,7 +106,7 @@ class Loop(ABC):
 
     @abstractmethod
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on exactly where `state_dict` was taken."""
+        """Continue exactly where `state_dict` was taken."""
 
     def reset_environments(self) -> None:
         """Cut every episode short; called before a checkpoint that cannot hold environments."""

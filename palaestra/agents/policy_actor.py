@@ -3,12 +3,13 @@
 import gymnasium
 import numpy as np
 import torch
+from torch import Tensor
 
 from palaestra.agents.base import Actor, Mode, Step
 from palaestra.experience.fragment import Tree, map_tree
 from palaestra.experience.state import State
 from palaestra.experience.weights import Weights
-from palaestra.policies.base import Policy, PolicySpec
+from palaestra.policies.base import Policy, PolicyOutput, PolicySpec
 
 
 class PolicyActor(Actor):
@@ -18,6 +19,7 @@ class PolicyActor(Actor):
       spec: the policy by name and options.
       observation_space, action_space: of one environment.
       seed: decides the initial weights.
+      device: where the policy acts; states are tensors there, actions and extras arrays.
     """
 
     def __init__(
@@ -26,8 +28,11 @@ class PolicyActor(Actor):
         observation_space: gymnasium.Space,
         action_space: gymnasium.Space,
         seed: int,
+        device: str = "cpu",
     ) -> None:
-        self.policy = spec.build(observation_space, action_space, seed).requires_grad_(False).eval()
+        self.device = torch.device(device)
+        policy = spec.build(observation_space, action_space, seed)
+        self.policy = policy.requires_grad_(False).eval().to(self.device)
 
     def initial_state(self, batch: int) -> State:
         """Return the policy's initial state."""
@@ -43,26 +48,30 @@ class PolicyActor(Actor):
     ) -> Step:
         """Choose actions; see `Actor.act`."""
         with torch.inference_mode():
-            output, state = self.policy.step(
-                map_tree(torch.from_numpy, observation), state, torch.from_numpy(reset)
-            )
+            output, state = self._read(observation, state, reset)
             distribution = output.distribution
             action = distribution.sample(rng) if mode == "sample" else distribution.mode()
             extras = {
-                "log_prob": distribution.log_prob(action).numpy(),
-                "value": output.value.numpy(),
+                "log_prob": distribution.log_prob(action).numpy(force=True),
+                "value": output.value.numpy(force=True),
             }
-            return action.numpy(), state, extras
+            return action.numpy(force=True), state, extras
 
     def look_ahead(
         self, observation: Tree, state: State, reset: np.ndarray
     ) -> dict[str, np.ndarray]:
-        """Return the value of each row's state."""
+        """Return the value of each row, `[N]`, without choosing an action."""
         with torch.inference_mode():
-            output, _ = self.policy.step(
-                map_tree(torch.from_numpy, observation), state, torch.from_numpy(reset)
-            )
-            return {"value": output.value.numpy()}
+            return {"value": self._read(observation, state, reset)[0].value.numpy(force=True)}
+
+    def _read(
+        self, observation: Tree, state: State, reset: np.ndarray
+    ) -> tuple[PolicyOutput, State]:
+        tensors = map_tree(self._tensor, observation)
+        return self.policy.step(tensors, state, self._tensor(reset))
+
+    def _tensor(self, array: np.ndarray) -> Tensor:
+        return torch.from_numpy(array).to(self.device)
 
     def load_weights(self, weights: Weights, version: int = 0) -> None:
         """Copy the learner's parameters and buffers into the policy."""

@@ -5,21 +5,25 @@ resets are handled inside the policy (no padding), those without on single steps
 docs/algorithms/ppo.md lists what differs from the paper.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 from torch.nn.functional import mse_loss
 
+from palaestra.agents import optimizers
 from palaestra.agents.base import Agent, Learner
-from palaestra.agents.optimizers.flat_adam import FlatAdam
+from palaestra.agents.device import send
+from palaestra.agents.finite import check_finite
 from palaestra.agents.policy_actor import PolicyActor, load_weights
 from palaestra.agents.returns import fragment_advantage
+from palaestra.agents.schedules import ScheduleOptions, make_schedule, remaining, schedule_field
 from palaestra.agents.setup import Setup
+from palaestra.agents.torch_options import TorchOptions, compiled, mixed_precision
 from palaestra.experience.fragment import Fragment, map_tree
 from palaestra.experience.state import State, concatenate
 from palaestra.experience.weights import Weights
@@ -28,13 +32,11 @@ from palaestra.policies.base import PolicyOutput
 from palaestra.seeding import Role, generator, integer
 
 
-class PPOConfig(Options):
+class PPOConfig(TorchOptions):
     """Options of PPO; defaults follow Stable-Baselines3."""
 
-    learning_rate: float = Field(3e-4, gt=0, description="Adam's step size")
-    learning_rate_schedule: Literal["constant", "linear"] = Field(
-        "constant", description="linear falls to zero at the end of the run"
-    )
+    learning_rate: float = Field(3e-4, gt=0, description="the optimiser's step size")
+    learning_rate_schedule: ScheduleOptions = schedule_field("the learning rate")
     gamma: float = Field(0.99, ge=0, le=1, description="discount of one environment step")
     gae_lambda: float = Field(0.95, ge=0, le=1, description="bias-variance trade-off of GAE")
     reward_scale: float = Field(
@@ -46,9 +48,7 @@ class PPOConfig(Options):
     )
     clip_range: float = Field(0.2, gt=0, description="clip of the probability ratio")
     entropy_coef: float = Field(0.0, ge=0, description="weight of the entropy bonus")
-    entropy_schedule: Literal["constant", "linear"] = Field(
-        "constant", description="linear falls to zero at the end of the run"
-    )
+    entropy_schedule: ScheduleOptions = schedule_field("the entropy bonus")
     value_coef: float = Field(0.5, ge=0, description="weight of the value loss")
     max_grad_norm: float = Field(0.5, gt=0, description="clip of the gradient's norm")
     normalize_advantage: bool = Field(
@@ -57,7 +57,17 @@ class PPOConfig(Options):
     target_kl: float | None = Field(
         None, gt=0, description="end an update early above 1.5 times this divergence, in nats"
     )
-    adam_eps: float = Field(1e-5, gt=0, description="Adam's epsilon")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _epsilon_moves_to_the_optimizer(cls, given: Any) -> Any:
+        """Read configurations from before optimisers had names; the numbers are the same."""
+        if not isinstance(given, Mapping) or "adam_eps" not in given:
+            return given
+        rest = {key: value for key, value in given.items() if key != "adam_eps"}
+        if "optimizer" in rest:
+            raise ValueError("adam_eps is now optimizer.eps; leave adam_eps out")
+        return rest | {"optimizer": {"name": "adam", "eps": given["adam_eps"]}}
 
 
 class PPO(Agent):
@@ -66,7 +76,7 @@ class PPO(Agent):
     Config: ClassVar[type[Options]] = PPOConfig
     needs_policy: ClassVar[bool] = True
 
-    def make_actor(self) -> PolicyActor:
+    def make_actor(self, worker: int = 0, workers: int = 1) -> PolicyActor:
         """Return an actor with the initial weights."""
         setup = self.setup
         assert setup.policy is not None  # needs_policy
@@ -75,6 +85,7 @@ class PPO(Agent):
             setup.observation_space,
             setup.action_space,
             integer(setup.seed, Role.INIT),
+            setup.device if self.config.actor_device == "learner" else "cpu",
         )
 
     def make_learner(self) -> "PPOLearner":
@@ -205,7 +216,11 @@ class PPOLearner(Learner):
 
     Args:
       config: PPO's options.
-      setup: policy and spaces; its seed decides the initial weights and the order of minibatches.
+      setup: policy and spaces; its seed decides the initial weights and the order of minibatches,
+        its device is where the policy learns.
+
+    Raises:
+      UserError: `compile` without a compiler.
     """
 
     def __init__(
@@ -215,28 +230,35 @@ class PPOLearner(Learner):
     ) -> None:
         self.config = config
         self.total_steps = setup.total_steps
+        self.device = torch.device(setup.device)
         assert setup.policy is not None  # needs_policy
+        # Made on the CPU, so that the initial weights are the same on every device.
         self.policy = setup.policy.build(
             setup.observation_space, setup.action_space, integer(setup.seed, Role.INIT)
-        )
-        self.optimizer = FlatAdam(self.policy, config.adam_eps)
+        ).to(self.device)
+        self.optimizer = optimizers.make(config.optimizer, self.policy)
+        self._loss = compiled(self._compute_loss, config)
+        self._learning_rate = make_schedule(config.learning_rate_schedule, setup.total_steps)
+        self._entropy = make_schedule(config.entropy_schedule, setup.total_steps)
         self.rng = generator(setup.seed, Role.DATA_ORDER)
         self.agent_steps = 0
         self.updates = 0
 
     def update(self, fragments: Sequence[Fragment]) -> dict[str, float]:
-        """Run `num_epochs` passes of clipped policy-gradient steps over the fragments."""
+        """Run `num_epochs` passes of clipped policy-gradient steps over the fragments.
+
+        Raises:
+          NotFiniteError: a loss or a gradient is not finite; such steps were not taken.
+        """
         config = self.config
-        batch = join_fragments(fragments, config)
-        if not self.policy.has_memory:
-            batch = batch.flatten()
-        entropy_coef = config.entropy_coef * self._left(config.entropy_schedule)
-        learning_rate = config.learning_rate * self._left(config.learning_rate_schedule)
+        batch = self._batch(fragments)
+        left = remaining(self.agent_steps, self.total_steps)
+        entropy_coef = config.entropy_coef * self._entropy(left)
+        learning_rate = config.learning_rate * self._learning_rate(left)
         logs: list[dict[str, Tensor]] = []
         for _ in range(config.num_epochs):
             for minibatch in self._minibatches(batch):
-                output = self._evaluate(minibatch)
-                loss, log = ppo_loss(output, minibatch, config, entropy_coef)
+                loss, log = self._loss(minibatch, entropy_coef)
                 logs.append(log)
                 if self._diverged(log):
                     break
@@ -247,19 +269,35 @@ class PPOLearner(Learner):
                 break
         self.agent_steps += sum(fragment.env_steps for fragment in fragments)
         self.updates += 1
-        metrics = {
-            name: float(torch.stack([log[name] for log in logs if name in log]).mean())
-            for name in logs[0]
-        }
-        residual, total = float(batch.advantage.var()), float(batch.target.var())
-        metrics["train/explained_variance"] = 1 - residual / max(total, 1e-12)
-        metrics["train/learning_rate"] = learning_rate
+        metrics = self._summarize(logs, batch) | {"train/learning_rate": learning_rate}
+        check_finite(metrics, self.updates, "the weights are the last finite ones")
         return metrics
 
-    def _left(self, schedule: str) -> float:
-        if schedule == "constant" or not self.total_steps:
-            return 1.0
-        return max(0.0, 1 - self.agent_steps / self.total_steps)
+    def _batch(self, fragments: Sequence[Fragment]) -> Batch:
+        """Return what to learn from, on the device: single steps for a policy without memory."""
+        batch = join_fragments(fragments, self.config)
+        if self.device.type != "cpu":
+            state = batch.state.map(self._send)
+            batch = batch.map(self._send, state)
+        return batch if self.policy.has_memory else batch.flatten()
+
+    def _send(self, tensor: Tensor) -> Tensor:
+        return send(tensor, self.device)
+
+    def _summarize(self, logs: list[dict[str, Tensor]], batch: Batch) -> dict[str, float]:
+        """Return means over the minibatches and the explained variance of the whole batch."""
+        values = {
+            name: torch.stack([log[name] for log in logs if name in log]).mean() for name in logs[0]
+        }
+        advantage, target = batch.advantage, batch.target
+        if batch.valid is not None:
+            advantage, target = advantage[batch.valid], target[batch.valid]
+        # All at once: each number alone would wait for the device.
+        spread = advantage.var(correction=0), target.var(correction=0)
+        numbers = torch.stack([*values.values(), *spread]).tolist()
+        *means, residual, total = numbers
+        explained = 1 - residual / max(total, 1e-12)
+        return dict(zip(values, means, strict=True)) | {"train/explained_variance": explained}
 
     def _diverged(self, log: dict[str, Tensor]) -> bool:
         limit = self.config.target_kl
@@ -274,14 +312,30 @@ class PPOLearner(Learner):
             take, length, size = batch.steps, len(batch.reset), self.config.minibatch_size
         count = min(length, max(1, round(length / size)))
         for rows in np.array_split(self.rng.permutation(length), count):
-            yield take(torch.from_numpy(rows))
+            yield take(self._send(torch.from_numpy(rows)))
+
+    def _compute_loss(self, batch: Batch, entropy_coef: float) -> tuple[Tensor, dict[str, Tensor]]:
+        with mixed_precision(self.config, self.device):
+            return ppo_loss(self._evaluate(batch), batch, self.config, entropy_coef)
 
     def _evaluate(self, batch: Batch) -> PolicyOutput:
         read = self.policy.forward if self.policy.has_memory else self.policy.step
         return read(batch.observation, batch.state, batch.reset)[0]
 
+    def probe(self) -> "PPOProbe":
+        """Return the policy, its optimiser and the forward pass of an update."""
+        return PPOProbe(self)
+
+    def read(self, fragment: Fragment) -> None:
+        """Run the forward pass of an update over a whole fragment, without gradients."""
+        batch = self._batch([fragment])
+        if self.policy.has_memory:
+            batch = batch.sequences(self._send(torch.arange(batch.reset.shape[1])))
+        with torch.no_grad(), mixed_precision(self.config, self.device):
+            self._evaluate(batch)
+
     def weights(self) -> Weights:
-        """Return a copy of the policy's parameters and buffers."""
+        """Return a copy of the policy's parameters and buffers, on the CPU."""
         return {name: x.numpy(force=True).copy() for name, x in self.policy.state_dict().items()}
 
     def state_dict(self) -> dict[str, Any]:
@@ -295,8 +349,21 @@ class PPOLearner(Learner):
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on exactly where `state_dict` was taken."""
+        """Continue exactly where `state_dict` was taken."""
         load_weights(self.policy, state["policy"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.rng.bit_generator.state = state["rng"]
         self.agent_steps, self.updates = state["agent_steps"], state["updates"]
+
+
+class PPOProbe:
+    """What diagnostics may look into: the policy, as "policy", its optimiser and its reading.
+
+    Args:
+      learner: whose networks they are.
+    """
+
+    def __init__(self, learner: PPOLearner) -> None:
+        self.networks = {"policy": learner.policy}
+        self.optimizer = learner.optimizer
+        self.read = learner.read

@@ -211,7 +211,7 @@ class QLearning(Agent):
         self.index = StateIndex(setup.observation_space, int(action_space.n))
         self._start = int(action_space.start)
 
-    def make_actor(self) -> QActor:
+    def make_actor(self, worker: int = 0, workers: int = 1) -> QActor:
         """Return an actor with an empty table."""
         q = np.zeros((self.index.size, self.index.num_actions))
         return QActor(self.index, q, self.config.epsilon, self._start)

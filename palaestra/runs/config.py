@@ -128,6 +128,11 @@ class RunConfig(Options):
     policy: dict[str, Any] | None = Field(None, description="name and options of the policy")
     rollout: RolloutConfig = RolloutConfig()
     evaluation: EvaluationConfig | None = Field(None, description="null skips it")
+    device: str = Field(
+        "auto",
+        description="where the learner's networks live: auto (a GPU where there is one), cpu, cuda "
+        "or cuda:N",
+    )
     threads: int = Field(
         default_factory=lambda: os.cpu_count() or 1, ge=1, description="torch threads to learn with"
     )
@@ -143,6 +148,13 @@ class RunConfig(Options):
         (), description="further trackers, which show the run in another tool"
     )
     plugins: tuple[str, ...] = Field((), description="modules to import before names are resolved")
+
+    @field_validator("device")
+    @classmethod
+    def _is_device(cls, value: str) -> str:
+        if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", value):
+            raise ValueError("auto, cpu, cuda and cuda:N are accepted")
+        return value
 
     @field_validator("agent", "policy")
     @classmethod
@@ -278,7 +290,7 @@ def _decisive(config: RunConfig) -> dict[str, Any]:
     checkpoint = data.pop("checkpoint")
     if config.env.reset_at_checkpoint:
         data["checkpoint"] = {"every": checkpoint["every"]}
-    for key in ("description", "tensorboard", "trackers", "log_every"):
+    for key in ("description", "tensorboard", "trackers", "log_every", "device"):
         del data[key]
     if data["stop"] is not None:
         del data["stop"]["hours"]

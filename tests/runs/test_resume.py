@@ -124,6 +124,20 @@ def test_a_run_of_the_first_format_goes_on(tmp_path: Path) -> None:
     assert [line["agent_steps"] for line in lines] == [12, 24, 36, 48]
 
 
+def test_a_run_whose_configuration_had_other_words_resumes_more_than_once(
+    tmp_path: Path, stop_after: Any
+) -> None:
+    shutil.copytree(DATA / "version-1", tmp_path / "version-1")
+    config = RunFolder.open("version-1", tmp_path).config()
+    assert config.agent["optimizer"]["eps"] == 1e-5  # stored as adam_eps
+    stop_after(3)
+    assert run(config, tmp_path, "version-1", resume="must").manifest["status"] == "stopped"
+    stop_after(-1)
+    folder = run(config, tmp_path, "version-1", resume="must")
+    assert folder.manifest["status"] == "succeeded"
+    assert folder.manifest["config_changes"][0]["differences"] == []
+
+
 def test_a_run_owned_by_a_live_process_is_refused(tmp_path: Path, stop_after: Any) -> None:
     stop_after(4)
     folder = run(q(), tmp_path)

@@ -1,1 +1,1 @@
-"""Reference rules for bandits: actors without a learner, one file for each family."""
+"""Baselines: what an agent is compared with. Actors without a learner, one file for each family."""

@@ -7,7 +7,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from palaestra.agents.base import Mode
-from palaestra.agents.reference.rule import BanditActor, BanditRule, PullState, argmax
+from palaestra.agents.reference.baseline import BanditActor, BanditBaseline, PullState, argmax
 from palaestra.options import Options
 
 
@@ -50,7 +50,7 @@ def sample_rows(p: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return (rng.random((len(p), 1)) * cumulative[:, -1:] >= cumulative).sum(1)
 
 
-class Exp3(BanditRule):
+class Exp3(BanditBaseline):
     """p = (1 - gamma) w / sum w + gamma / K, w_a *= exp(gamma x_a / (p_a K)) for the pulled arm.
 
     Rewards are scaled to x in [0, 1] by `reward_low` and `reward_high`, and clipped. Auer et al.,

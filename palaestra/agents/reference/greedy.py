@@ -1,10 +1,10 @@
-"""Greedy rules: locked on the first arm, after trying all arms, and with epsilon of noise."""
+"""Greedy baselines: locked on the first arm, after trying all arms, and with epsilon of noise."""
 
 import numpy as np
 from pydantic import Field
 
 from palaestra.agents.base import Mode
-from palaestra.agents.reference.rule import BanditRule, CountingActor, PullState, argmax
+from palaestra.agents.reference.baseline import BanditBaseline, CountingActor, PullState, argmax
 from palaestra.options import Options
 
 
@@ -34,7 +34,7 @@ class _EpsilonGreedyActor(CountingActor):
         return np.where(explore, rng.integers(self.layout.num_arms, size=len(arm)), arm), state
 
 
-class GreedyLocked(BanditRule):
+class GreedyLocked(BanditBaseline):
     """Uniform first pull, then the best empirical mean among tried arms: it never leaves the first.
 
     A floor: coverage 1/K and the regret of uniform play.
@@ -43,13 +43,13 @@ class GreedyLocked(BanditRule):
     actor_class = _GreedyLockedActor
 
 
-class TryAllGreedy(BanditRule):
+class TryAllGreedy(BanditBaseline):
     """Every arm once in random order, then the best empirical mean; ties are broken at random."""
 
     actor_class = _TryAllGreedyActor
 
 
-class EpsilonGreedy(BanditRule):
+class EpsilonGreedy(BanditBaseline):
     """With probability epsilon a uniform arm, else the best empirical mean among tried arms."""
 
     class Config(Options):

@@ -6,7 +6,7 @@ import numpy as np
 from pydantic import ConfigDict, Field
 
 from palaestra.agents.base import Mode
-from palaestra.agents.reference.rule import BanditActor, BanditRule, PullState, argmax
+from palaestra.agents.reference.baseline import BanditActor, BanditBaseline, PullState, argmax
 from palaestra.options import Options
 
 
@@ -52,7 +52,7 @@ class _LinUCBActor(BanditActor[LinearState]):
         return argmax(score, rng), replace(state, x_tm1=x)
 
 
-class LinUCB(BanditRule):
+class LinUCB(BanditBaseline):
     """Disjoint LinUCB: x^T A_a^-1 b_a + alpha sqrt(x^T A_a^-1 x), ties broken at random.
 
     Li et al., "A contextual-bandit approach to personalized news article recommendation" (arXiv

@@ -85,6 +85,6 @@ class Random(Agent):
                 f"random: action space {action_space}: Discrete, MultiDiscrete or Box is accepted."
             )
 
-    def make_actor(self) -> Actor:
+    def make_actor(self, worker: int = 0, workers: int = 1) -> Actor:
         """Return the actor."""
         return _RandomActor(self.setup.action_space)

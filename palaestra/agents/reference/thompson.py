@@ -6,7 +6,7 @@ import numpy as np
 from pydantic import Field
 
 from palaestra.agents.base import Mode
-from palaestra.agents.reference.rule import BanditRule, CountingActor, PullState, argmax
+from palaestra.agents.reference.baseline import BanditBaseline, CountingActor, PullState, argmax
 from palaestra.errors import UserError
 from palaestra.options import Options
 
@@ -39,7 +39,7 @@ class _ThompsonGaussActor(CountingActor):
         return argmax(m if mode == "greedy" else rng.normal(m, np.sqrt(v)), rng), state
 
 
-class ThompsonBeta(BanditRule):
+class ThompsonBeta(BanditBaseline):
     """Posterior Beta(1 + successes, 1 + failures), for rewards 0 and 1.
 
     "greedy" pulls the best posterior mean.
@@ -60,7 +60,7 @@ class ThompsonBeta(BanditRule):
             )
 
 
-class ThompsonGauss(BanditRule):
+class ThompsonGauss(BanditBaseline):
     """Normal prior on each mean, normal rewards of known sigma; any real rewards are taken.
 
     "greedy" pulls the best posterior mean.

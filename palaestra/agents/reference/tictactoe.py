@@ -91,7 +91,7 @@ class _TicTacToeAgent(Agent):
                 f"observation space {board}: this agent reads the nine squares of Tic-tac-toe."
             )
 
-    def make_actor(self) -> BoardPlayer:
+    def make_actor(self, worker: int = 0, workers: int = 1) -> BoardPlayer:
         """Return a player."""
         return self.player(self.config)
 

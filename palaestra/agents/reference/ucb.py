@@ -6,7 +6,7 @@ import numpy as np
 from pydantic import Field
 
 from palaestra.agents.base import Mode
-from palaestra.agents.reference.rule import BanditRule, CountingActor, PullState, argmax
+from palaestra.agents.reference.baseline import BanditBaseline, CountingActor, PullState, argmax
 from palaestra.options import Options
 
 
@@ -26,7 +26,7 @@ class _UCBActor(CountingActor):
         return np.sqrt(self.config.alpha * np.log(t) / n)
 
 
-class UCB(BanditRule):
+class UCB(BanditBaseline):
     """Untried arms first, in list order; then mean + bonus, ties broken at random.
 
     Bonus `inv_sqrt` is sqrt(1/n); `alpha` is sqrt(alpha ln t / n), with t the pulls so far: alpha

@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -16,33 +16,10 @@ from torch import Tensor
 
 from palaestra.agents.base import Actor, Mode, Step
 from palaestra.agents.sb3 import state as state_of
-from palaestra.agents.sb3.generators import GlobalGenerators
-from palaestra.agents.sb3.spaces import network_space
 from palaestra.experience.fragment import Tree
 from palaestra.experience.state import State
 from palaestra.experience.weights import Weights
 from palaestra.policies.distributions import Categorical, DiagonalGaussian
-
-if TYPE_CHECKING:
-    from palaestra.agents.sb3.agent import SB3Agent
-
-
-def make_actor(agent: "SB3Agent") -> "SB3Actor":
-    """Return the actor of an agent, on the CPU, with the algorithm's initial weights."""
-    cls = agent.algorithm_class.policy_aliases[agent.policy_name]
-    with GlobalGenerators(agent.setup.seed, torch.device("cpu")):
-        policy = cls(
-            network_space(agent.setup.observation_space),
-            agent.setup.action_space,
-            lambda progress_remaining: 0.0,  # never learns
-            **agent.policy_options,
-        )
-    del policy.optimizer
-    if agent.acting:
-        return ValueActor(getattr(policy, agent.acting), agent.config.exploration_final_eps)
-    if hasattr(policy, "lstm_actor"):
-        return RecurrentActor(policy)
-    return PolicyActor(policy)
 
 
 class SB3Actor(Actor):

@@ -1,10 +1,14 @@
-"""What the agents of Stable-Baselines3 share: checks, construction, actor and loop."""
+"""What the agents of Stable-Baselines3 share: checks, construction, actor and loop.
+
+Stable-Baselines3 and torch are imported where they are used, so that options can be listed without.
+"""
 
 import importlib
 from typing import Any, ClassVar
 
 from palaestra.agents.base import Actor, Agent
 from palaestra.agents.loop import Loop, TrainingEnvs
+from palaestra.agents.schedules import Scheduled, make_schedule
 from palaestra.agents.setup import Setup
 from palaestra.errors import UserError
 
@@ -79,7 +83,7 @@ class SB3Agent(Agent):
             )
         _ = self.policy_name, self.policy_options
 
-    def check_task(self, task: TrainingEnvs) -> None:
+    def check_envs(self, envs: TrainingEnvs) -> None:
         """Refuse options that do not fit to the number of environments."""
 
     @property
@@ -125,10 +129,18 @@ class SB3Agent(Agent):
             for name in type(self.config).model_fields
             if name not in (*_POLICY_OPTIONS, *_OWN_OPTIONS)
         }
+        options["device"] = self.device
         for name in ("learning_rate", "clip_range"):
-            if getattr(self.config, f"{name}_schedule", "constant") == "linear":
-                options[name] = Falling(options[name])
+            given = getattr(self.config, f"{name}_schedule", None)
+            if given is not None:
+                schedule = make_schedule(given, self.setup.total_steps)
+                options[name] = Scheduled(options[name], schedule)
         return options
+
+    @property
+    def device(self) -> str:
+        """Where it learns, as torch names it."""
+        return self.setup.device if self.config.device == "auto" else self.config.device
 
     def make_algorithm(self, envs: Any) -> Any:
         """Return the algorithm on a `VecEnv`, seeded with the run's seed."""
@@ -140,38 +152,55 @@ class SB3Agent(Agent):
             **self.algorithm_options,
         )
 
-    def make_actor(self) -> Actor:
-        """Return an actor with the weights that the algorithm starts from."""
-        from palaestra.agents.sb3.actor import make_actor
+    def make_actor(self, worker: int = 0, workers: int = 1) -> Actor:
+        """Return an actor on the CPU with the weights that the algorithm starts from."""
+        import torch
 
-        return make_actor(self)
+        from palaestra.agents.sb3.actor import PolicyActor, RecurrentActor, ValueActor
+        from palaestra.agents.sb3.generators import GlobalGenerators
+        from palaestra.agents.sb3.spaces import network_space
 
-    def make_loop(self, task: TrainingEnvs) -> Loop:
+        with GlobalGenerators(self.setup.seed, torch.device("cpu")):
+            policy = self.algorithm_class.policy_aliases[self.policy_name](
+                network_space(self.setup.observation_space),
+                self.setup.action_space,
+                lambda progress_remaining: 0.0,  # never learns
+                **self.policy_options,
+            )
+        del policy.optimizer
+        if self.acting:
+            return ValueActor(getattr(policy, self.acting), self.config.exploration_final_eps)
+        return RecurrentActor(policy) if hasattr(policy, "lstm_actor") else PolicyActor(policy)
+
+    def make_loop(self, envs: TrainingEnvs) -> Loop:
         """Return the algorithm's training loop.
 
         Raises:
           UserError: environments or a length of the run that the algorithm cannot take.
         """
-        from palaestra.agents.sb3.loop import make_loop
+        import torch
+        from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
-        if not self.setup.total_steps:
+        from palaestra.agents.sb3.environments import make_envs
+        from palaestra.agents.sb3.generators import GlobalGenerators
+        from palaestra.agents.sb3.loop import OffPolicyLoop, OnPolicyLoop
+
+        setup = self.setup
+        if not setup.total_steps:
             raise UserError(f"total_steps: {self.name} needs the length of the run, 1 or more.")
-        self.check_task(task)
-        return make_loop(self, task)
+        self.check_envs(envs)
+        generators = GlobalGenerators(setup.seed, torch.device(self.device))
+        with generators:
+            vector = make_envs(envs, setup.seed)
+            algorithm = self.make_algorithm(vector)
+        off_policy = issubclass(self.algorithm_class, OffPolicyAlgorithm)
+        make = OffPolicyLoop if off_policy else OnPolicyLoop
+        return make(
+            algorithm, vector, generators, setup.seed, setup.total_steps, envs.steps, self.acting
+        )
 
 
-class Falling:
-    """A schedule that falls linearly from `initial` to zero with the progress that remains."""
-
-    def __init__(self, initial: float) -> None:
-        self.initial = initial
-
-    def __call__(self, progress_remaining: float) -> float:
-        """Return the value when that part of the run, 1 to 0, remains."""
-        return progress_remaining * self.initial
-
-
-def check_minibatches(config: Any, task: TrainingEnvs) -> None:
+def check_minibatches(config: Any, envs: TrainingEnvs) -> None:
     """Refuse updates of a single step, whose advantage has no variance.
 
     Raises:
@@ -181,7 +210,7 @@ def check_minibatches(config: Any, task: TrainingEnvs) -> None:
         return
     for name, size in (
         ("batch_size", config.batch_size),
-        ("n_steps", config.n_steps * task.num_envs),
+        ("n_steps", config.n_steps * envs.num_envs),
     ):
         if size < 2:
             raise UserError(
@@ -190,17 +219,17 @@ def check_minibatches(config: Any, task: TrainingEnvs) -> None:
             )
 
 
-def check_train_freq(config: Any, task: TrainingEnvs) -> None:
+def check_train_freq(config: Any, envs: TrainingEnvs) -> None:
     """Refuse updates by episode of several environments.
 
     Raises:
       UserError: that is what the options ask for.
     """
     by_episode = isinstance(config.train_freq, tuple) and config.train_freq[1] == "episode"
-    if by_episode and task.num_envs > 1:
+    if by_episode and envs.num_envs > 1:
         raise UserError(
             f"agent.train_freq: {list(config.train_freq)} is not accepted with "
-            f"{task.num_envs} environments: env.num_envs 1, or a number of steps."
+            f"{envs.num_envs} environments: env.num_envs 1, or a number of steps."
         )
 
 

@@ -38,11 +38,11 @@ class RecordedVecEnv(DummyVecEnv):
         return [env.action_space for env in self.envs]
 
     def get_state(self) -> list[dict[str, Any]]:
-        """Return what `set_state` needs to go on exactly here."""
+        """Return what `set_state` needs to continue exactly here."""
         return [env.get_state() for env in self.envs]
 
     def set_state(self, state: Sequence[dict[str, Any]]) -> None:
-        """Go on from what `get_state` returned.
+        """Continue from what `get_state` returned.
 
         Raises:
           UserError: an environment is not deterministic in its seed and actions.

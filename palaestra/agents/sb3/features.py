@@ -16,7 +16,11 @@ import torch
 from gymnasium import spaces
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.preprocessing import is_image_space
-from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
+from stable_baselines3.common.torch_layers import (
+    BaseFeaturesExtractor,
+    CombinedExtractor,
+    FlattenExtractor,
+)
 from torch import Tensor
 
 from palaestra.envs.wrappers.history import FIRST, HISTORY, step_space
@@ -131,3 +135,23 @@ def _pixels(observations: Any, space: gymnasium.Space[Any]) -> Any:
     if is_image_space(space):
         return (observations * 255).round()
     return observations
+
+
+class IntegerFlatten(FlattenExtractor):
+    """`FlattenExtractor` for observations that are no Dict, whose width is a plain integer.
+
+    For MultiDiscrete observations the library's own width is a NumPy integer, which torch's LSTM
+    does not take as its input size. There are no parameters here, so nothing else changes.
+    """
+
+    def __init__(self, observation_space: gymnasium.Space) -> None:
+        super().__init__(observation_space)
+        self._features_dim = int(self._features_dim)
+
+
+class IntegerCombined(CombinedExtractor):
+    """`CombinedExtractor` for Dict observations, whose width is a plain integer."""
+
+    def __init__(self, observation_space: Any, **options: Any) -> None:
+        super().__init__(observation_space, **options)
+        self._features_dim = int(self._features_dim)

@@ -59,7 +59,7 @@ class GlobalGenerators:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where `state_dict` was taken."""
+        """Continue where `state_dict` was taken."""
         python = state["python"]
         self._python = (python["version"], tuple(map(int, python["words"])), python["gauss"])
         self._numpy.state = state["numpy"]

@@ -1,4 +1,4 @@
-"""The training loop of Stable-Baselines3 cut into rounds that can be stopped and gone on with.
+"""The training loop of Stable-Baselines3 cut into rounds that can be stopped and resumed.
 
 A round does what one iteration of the algorithm's `learn()` does (several, where one takes a few
 steps only), so that all rounds together end in the parameters that `learn()` ends in.
@@ -6,26 +6,24 @@ steps only), so that all rounds together end in the parameters that `learn()` en
 
 import time
 from abc import abstractmethod
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import Logger
-from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
-from stable_baselines3.common.utils import get_device
 
-from palaestra.agents.loop import EpisodeBatch, Iteration, Loop, TrainingEnvs
+from palaestra.agents.finite import check_finite
+from palaestra.agents.loop import EpisodeBatch, Iteration, Loop
 from palaestra.agents.sb3 import state as state_of
-from palaestra.agents.sb3.environments import make_envs
+from palaestra.agents.sb3.environments import RecordedVecEnv
 from palaestra.agents.sb3.generators import GlobalGenerators
-from palaestra.agents.sb3.metrics import collect_metrics, mean_metrics
+from palaestra.agents.sb3.native_envs import NativeVecEnv
+from palaestra.errors import NotFiniteError
 from palaestra.experience.fragment import map_tree
 from palaestra.experience.weights import Weights
 from palaestra.seeding import Role, integer, integers
-
-if TYPE_CHECKING:
-    from palaestra.agents.sb3.agent import SB3Agent
 
 _COUNTERS = (
     "num_timesteps",
@@ -38,42 +36,56 @@ _COUNTERS = (
 """Plain attributes of the algorithms that decide what they do next, where they have them."""
 
 
-def make_loop(agent: "SB3Agent", task: TrainingEnvs) -> "SB3Loop":
-    """Return the loop that fits the agent's algorithm."""
-    off_policy = issubclass(agent.algorithm_class, OffPolicyAlgorithm)
-    return OffPolicyLoop(agent, task) if off_policy else OnPolicyLoop(agent, task)
-
-
 class SB3Loop(Loop):
     """An algorithm of Stable-Baselines3 at work.
 
     Args:
-      agent: makes the algorithm.
-      task: the environments.
-
-    Attributes:
       algorithm: the Stable-Baselines3 object that trains.
+      envs: what it trains on, as `make_envs` gives them.
+      generators: the streams that it draws from, within which it was made.
+      seed: of the run.
+      total_steps: of the run, over all environments.
+      steps: of every environment in one round, where the algorithm leaves it open.
+      acting: attribute of its policy that chooses actions; the policy itself if empty.
     """
 
-    def __init__(self, agent: "SB3Agent", task: TrainingEnvs) -> None:
-        self.steps = task.steps
-        self.generators = GlobalGenerators(agent.setup.seed, get_device(agent.config.device))
+    def __init__(
+        self,
+        algorithm: Any,
+        envs: RecordedVecEnv | NativeVecEnv,
+        generators: GlobalGenerators,
+        seed: int,
+        total_steps: int,
+        steps: int,
+        acting: str = "",
+    ) -> None:
+        self.algorithm = algorithm
+        self.generators = generators
+        self.envs = envs
+        self.steps = steps
         self.recorder = EpisodeRecorder()
-        self._seed, self._resets, self._cut = agent.setup.seed, 0, False
-        with self.generators:
-            self.envs = make_envs(task, agent.setup.seed)
-            self.algorithm = agent.make_algorithm(self.envs)
-            self.algorithm.set_logger(Logger(folder=None, output_formats=[]))
-            self.algorithm._setup_learn(agent.setup.total_steps, self.recorder)
+        self._seed, self._resets, self._cut = seed, 0, False
+        with generators:
+            algorithm.set_logger(Logger(folder=None, output_formats=[]))
+            algorithm._setup_learn(total_steps, self.recorder)
             self.recorder.on_training_start({}, {})
-        policy = self.algorithm.policy
-        self._acting = getattr(policy, agent.acting) if agent.acting else policy
+        self._acting = getattr(algorithm.policy, acting) if acting else algorithm.policy
 
     def advance(self) -> Iteration:
-        """Collect and learn once."""
+        """Collect and learn once.
+
+        Raises:
+          NotFiniteError: a loss or a weight is infinite or not a number.
+        """
         before, self._cut = self.algorithm.num_timesteps, False
-        with self.generators:
-            metrics, collect_s, learn_s = self._iterate()
+        try:
+            with self.generators:
+                metrics, collect_s, learn_s = self._iterate()
+        except ValueError:
+            # torch's distributions refuse what such weights give, before a loss is recorded.
+            self._check({})
+            raise
+        self._check(metrics)
         taken = self.algorithm.num_timesteps - before
         return Iteration(
             taken,
@@ -87,6 +99,16 @@ class SB3Loop(Loop):
     @abstractmethod
     def _iterate(self) -> tuple[dict[str, float], float, float]:
         """Collect and learn; return the metrics and the seconds of both."""
+
+    def _check(self, metrics: dict[str, float]) -> None:
+        updates = self.algorithm._n_updates
+        check_finite(metrics, updates, "the last checkpoint has the last finite weights")
+        if not state_of.is_finite(self.algorithm.policy):
+            raise NotFiniteError(
+                f"update {updates}: a weight is infinite or not a number; the last checkpoint has "
+                "the last finite ones. Look for rewards or observations that are infinite or very "
+                "large; a smaller learning rate can help."
+            )
 
     def weights(self) -> Weights:
         """Return a copy of the parameters and buffers that act."""
@@ -117,7 +139,7 @@ class SB3Loop(Loop):
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on exactly where `state_dict` was taken.
+        """Continue exactly where `state_dict` was taken.
 
         Raises:
           UserError: the environments cannot be brought where they were.
@@ -167,7 +189,7 @@ class OnPolicyLoop(SB3Loop):
         return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on exactly where `state_dict` was taken."""
+        """Continue exactly where `state_dict` was taken."""
         super().load_state_dict(state)
         if "memory" in state:
             a = self.algorithm
@@ -224,7 +246,7 @@ class OffPolicyLoop(SB3Loop):
         return super().state_dict() | {"replay": replay}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on exactly where `state_dict` was taken."""
+        """Continue exactly where `state_dict` was taken."""
         super().load_state_dict(state)
         state_of.load_replay_state(self.algorithm.replay_buffer, state["replay"])
 
@@ -253,3 +275,31 @@ class EpisodeRecorder(BaseCallback):
             np.array([record["l"] for record in records], np.int64),
             {name: np.array([record[name] for record in records]) for name in sum_names},
         )
+
+
+_NAMES = {"train/policy_gradient_loss": "train/policy_loss"}
+"""Names of the same thing; all others are kept."""
+
+_LATEST = ("train/learning_rate", "train/n_updates", "rollout/exploration_rate")
+"""Values that describe a moment; all others are averaged over the updates of a round."""
+
+
+def collect_metrics(logger: Any) -> dict[str, float]:
+    """Return what an algorithm has recorded since the last call."""
+    metrics = {_NAMES.get(name, name): float(value) for name, value in logger.name_to_value.items()}
+    if "train/entropy_loss" in metrics:
+        metrics["train/entropy"] = -metrics.pop("train/entropy_loss")
+    logger.dump()  # writes nowhere and forgets the values
+    return metrics
+
+
+def mean_metrics(logs: Sequence[dict[str, float]]) -> dict[str, float]:
+    """Return the metrics of several updates as those of one; not all have to log all names."""
+    columns: dict[str, list[float]] = {}
+    for log in logs:
+        for name, value in log.items():
+            columns.setdefault(name, []).append(value)
+    return {
+        name: values[-1] if name in _LATEST else float(np.mean(values))
+        for name, values in columns.items()
+    }

@@ -79,7 +79,7 @@ class NativeVecEnv(VecEnv):
         return [self.action_space]
 
     def get_state(self) -> dict[str, Any]:
-        """Return what `set_state` needs to go on exactly here."""
+        """Return what `set_state` needs to continue exactly here."""
         return {
             "envs": self.envs.unwrapped.get_state(),  # type: ignore[attr-defined]
             "returns": self._returns.copy(),
@@ -88,7 +88,7 @@ class NativeVecEnv(VecEnv):
         }
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Go on from what `get_state` returned."""
+        """Continue from what `get_state` returned."""
         self.envs.unwrapped.set_state(state["envs"])  # type: ignore[attr-defined]
         # Copies, because they are updated in place.
         self._returns, self._lengths = state["returns"].copy(), state["lengths"].copy()

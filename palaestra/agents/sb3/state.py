@@ -37,6 +37,11 @@ def load_weights(module: nn.Module, stored: Weights) -> None:
             tensor.copy_(torch.from_numpy(np.array(stored[name])))
 
 
+def is_finite(module: nn.Module) -> bool:
+    """Whether all parameters are finite numbers."""
+    return bool(torch.stack([x.isfinite().all() for x in module.parameters()]).all())
+
+
 def _tensors(module: nn.Module) -> dict[str, Tensor]:
     return {**dict(module.named_parameters()), **dict(module.named_buffers())}
 
@@ -54,7 +59,7 @@ def optimizer_state(optimizer: torch.optim.Optimizer, module: nn.Module) -> dict
 def load_optimizer_state(
     optimizer: torch.optim.Optimizer, module: nn.Module, stored: dict[str, Any]
 ) -> None:
-    """Go on where `optimizer_state` was taken."""
+    """Continue where `optimizer_state` was taken."""
     parameters = dict(module.named_parameters())
     optimizer.state.clear()
     for name, state in stored["moments"].items():
@@ -76,7 +81,7 @@ def replay_state(buffer: Any) -> dict[str, Any]:
 
 
 def load_replay_state(buffer: Any, stored: dict[str, Any]) -> None:
-    """Go on where `replay_state` was taken."""
+    """Continue where `replay_state` was taken."""
     for name in _REPLAYED:
         map_tree(
             lambda x, part: x[: len(part)].__setitem__(..., part),

@@ -10,11 +10,11 @@ import numpy as np
 from gymnasium.vector import VectorEnv
 
 from palaestra.agents.base import Actor, Mode
-from palaestra.envs import make_vec
 from palaestra.envs.rows import step_info
-from palaestra.runs.config import EnvConfig, RunConfig
+from palaestra.runs.config import RunConfig
 from palaestra.runs.evaluation.evaluate import Factory
 from palaestra.runs.evaluation.scoring import STRIP_KEYS
+from palaestra.runs.rollouts.build import make_envs
 from palaestra.runs.rollouts.stepper import Stepper
 from palaestra.seeding import Role, generator, integer
 
@@ -60,7 +60,7 @@ def record(config: RunConfig, actors: Factory, episodes: int) -> Replay:
     """
     mode: Mode = config.evaluation.mode if config.evaluation else "greedy"
     replay = Replay(config.env.id, mode)
-    env = _drawing_env(config.env)
+    env = _drawing_env(config)
     try:
         actor = actors(env.single_observation_space, env.single_action_space)
         rng = generator(config.seed, Role.EVAL_ACTING, _STREAM)
@@ -73,14 +73,13 @@ def record(config: RunConfig, actors: Factory, episodes: int) -> Replay:
     return replay
 
 
-def _drawing_env(config: EnvConfig) -> VectorEnv:
+def _drawing_env(config: RunConfig) -> VectorEnv:
     """Return one environment, one that draws itself if it can."""
-    env = make_vec(config.id, 1, config.wrappers, **config.options)
+    env = make_envs(config, 1)
     if "rgb_array" not in env.metadata.get("render_modes", []):
         return env
     env.close()
-    options = {**config.options, "render_mode": "rgb_array"}
-    return make_vec(config.id, 1, config.wrappers, **options)
+    return make_envs(config, 1, render_mode="rgb_array")
 
 
 def _episode(

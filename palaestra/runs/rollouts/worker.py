@@ -10,7 +10,7 @@ from palaestra.envs.rows import frames_per_step
 from palaestra.experience.fragment import Fragment
 from palaestra.experience.weights import Weights
 from palaestra.runs.config import RunConfig, import_plugins
-from palaestra.runs.rollouts.build import build_agent
+from palaestra.runs.rollouts.build import build_agent, make_envs
 from palaestra.runs.rollouts.collector import Collector
 from palaestra.seeding import Role, generator, integer
 
@@ -79,17 +79,19 @@ class Worker:
         self.index = index
         self.steps = config.rollout.steps
         import_plugins(config.plugins)
-        from palaestra.envs import make_vec
-
         count = config.env.num_envs // max(1, config.rollout.workers)
         first = index * count
-        env = make_vec(config.env.id, count, config.env.wrappers, **config.env.options)
-        agent = build_agent(config, env.single_observation_space, env.single_action_space)
+        env = make_envs(config, count)
+        # A worker may be on a machine without the learner's GPU.
+        device = None if config.agent.get("actor_device") == "learner" else "cpu"
+        agent = build_agent(
+            config, env.single_observation_space, env.single_action_space, device=device
+        )
         # A key of its own: adding to the seed would play the episodes of another run.
         again = (attempt,) if attempt else ()
         self.collector = Collector(
             env,
-            agent.make_actor(),
+            agent.make_actor(index, max(1, config.rollout.workers)),
             generator(config.seed, Role.ACTING, index, *again),
             [integer(config.seed, Role.ENV, row, *again) for row in range(first, first + count)],
             first,

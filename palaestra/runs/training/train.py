@@ -8,7 +8,7 @@ from typing import Literal
 from palaestra.agents.base import Agent, Learner
 from palaestra.agents.loop import Loop, TrainingEnvs
 from palaestra.errors import UserError
-from palaestra.runs.config import RunConfig, config_difference, default_run_id
+from palaestra.runs.config import RunConfig, config_difference, config_hash, default_run_id
 from palaestra.runs.rollouts.build import build_agent, environment_spaces
 from palaestra.runs.rollouts.make import make_rollouts
 from palaestra.runs.store.folder import LOGS, RUNS, RunFolder, check_run_id
@@ -137,7 +137,9 @@ def _go_on(trainer: Trainer, folder: RunFolder, config: RunConfig) -> None:
             ) from error
     elif folder.manifest["attempts"]:
         folder.cut_logs(dict.fromkeys(LOGS, 0))  # killed before its first checkpoint
-    if differences := config_difference(folder.config(), config):
+    differences = config_difference(folder.config(), config)
+    # Also where nothing differs: a newer version may store the same configuration in other words.
+    if config_hash(config) not in folder.config_hashes or differences:
         folder.change_config(config, differences)
 
 

@@ -7,8 +7,8 @@ import pytest
 from gymnasium.spaces import Box, Discrete
 
 from palaestra.agents.base import Actor, make
+from palaestra.agents.reference.baseline import Layout, argmax
 from palaestra.agents.reference.exp3 import sample_rows
-from palaestra.agents.reference.rule import Layout, argmax
 from palaestra.envs import make_vec
 from palaestra.errors import UserError
 from palaestra.runs.evaluation.play import play
@@ -178,7 +178,7 @@ def test_lin_ucb_equals_its_naive_twin() -> None:
 def test_layouts_of_all_bandits_are_told_apart(kind: str, K: int) -> None:
     for name, d in (("GaussianBandit", 0), ("BernoulliBandit", 0), ("SyntheticMovies", min(6, K))):
         env = gymnasium.make(f"palaestra/{name}-v0", K=K, observation=kind)
-        layout = Layout.of(env.observation_space, env.action_space, "rule")
+        layout = Layout.of(env.observation_space, env.action_space, "ucb")
         assert (layout.kind, layout.num_features) == (kind, d), name
 
 

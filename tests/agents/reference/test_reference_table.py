@@ -1,4 +1,4 @@
-"""The suite's reference figures are reproduced by the rules that they name."""
+"""The suite's reference figures are reproduced by the baselines that they name."""
 
 from functools import cache
 

@@ -128,3 +128,10 @@ def test_layers_of_a_policy_read_the_observation() -> None:
     loop = loop_on("CartPole-v1", "sb3/ppo", n_steps=16, batch_size=16, features=features)
     assert any(".encoder." in key or ".backbone." in key for key in loop.weights())
     loop.advance()
+
+
+def test_schedules_have_a_warm_up_and_an_end() -> None:
+    schedule = {"name": "cosine", "warmup": 0.25, "final": 0.5}
+    agent = space_agent("sb3/ppo", BOX, TWO, learning_rate=4.0, learning_rate_schedule=schedule)
+    rate = agent.algorithm_options["learning_rate"]  # type: ignore[attr-defined]
+    assert [rate(left) for left in (1.0, 0.875, 0.75, 0.0)] == [0.0, 2.0, 4.0, 2.0]

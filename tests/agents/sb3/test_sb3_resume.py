@@ -1,4 +1,4 @@
-"""A loop that is stopped, stored and gone on with is the loop that never stopped."""
+"""A loop that is stopped, stored and resumed is the loop that never stopped."""
 
 import random
 from pathlib import Path
@@ -39,7 +39,7 @@ def scramble() -> None:
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_stored_and_gone_on_with_equals_never_stopped(case: str, tmp_path: Path) -> None:
+def test_stored_and_resumed_equals_never_stopped(case: str, tmp_path: Path) -> None:
     env_id, name, options = CASES[case]
     straight = loop_on(env_id, name, **options)
     before = [straight.advance() for _ in range(3)]

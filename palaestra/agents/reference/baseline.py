@@ -1,7 +1,7 @@
-"""What every reference bandit rule shares: reading observations, counting pulls, breaking ties.
+"""What every bandit baseline shares: reading observations, counting pulls, breaking ties.
 
-A rule is an ordinary `Actor`: it learns the last action and the last reward from the observation,
-as a recurrent policy does, and keeps its tables in its state.
+A baseline is an ordinary `Actor`: it learns the last action and the last reward from the
+observation, as a recurrent policy does, and keeps its tables in its state.
 """
 
 from abc import abstractmethod
@@ -20,7 +20,7 @@ from palaestra.experience.state import State
 
 @dataclass(frozen=True)
 class Layout:
-    """Where a bandit observation holds what a rule reads.
+    """Where a bandit observation holds what a baseline reads.
 
     `rl2`: context [d], one-hot last action [K], last reward, t/T.
     `summary`: context [d], N_a/T [K], empirical means [K], t/T.
@@ -37,7 +37,7 @@ class Layout:
         cls,
         observation_space: gymnasium.Space,
         action_space: gymnasium.Space,
-        rule: str,
+        name: str,
         contextual: bool = False,
     ) -> Self:
         """Return the layout that widths and bounds of the two spaces imply.
@@ -45,23 +45,23 @@ class Layout:
         Args:
           observation_space: of one environment.
           action_space: of one environment.
-          rule: who asks, for the error.
-          contextual: the rule needs a context.
+          name: who asks, for the error.
+          contextual: the baseline needs a context.
 
         Raises:
           UserError: the spaces are not those of a bandit.
         """
         if not isinstance(action_space, gymnasium.spaces.Discrete):
-            raise UserError(f"{rule}: action space {action_space}: a Discrete space is accepted.")
+            raise UserError(f"{name}: action space {action_space}: a Discrete space is accepted.")
         box, K = observation_space, int(action_space.n)
         if not isinstance(box, gymnasium.spaces.Box) or len(box.shape) != 1:
-            raise UserError(f"{rule}: observation space {box}: a Box of one axis is accepted.")
+            raise UserError(f"{name}: observation space {box}: a Box of one axis is accepted.")
         kind, d = _kind(box, K, contextual)
         if not kind:
             what = "holds no context" if contextual else "is not a bandit's"
             longer = "with a context before them" if contextual else "or longer by a context"
             raise UserError(
-                f"{rule}: observation shape {box.shape} with {K} actions {what}; accepted: "
+                f"{name}: observation shape {box.shape} with {K} actions {what}; accepted: "
                 f"({K + 2},) for rl2, ({2 * K + 1},) for summary, {longer}."
             )
         return cls(K, d, kind, int(action_space.start))
@@ -118,7 +118,7 @@ def _kind(
 
 @dataclass
 class PullState(State):
-    """What a rule knows of its arms."""
+    """What a baseline knows of its arms."""
 
     counts: np.ndarray
     """float64 `[N, K]`, pulls n_a."""
@@ -154,7 +154,7 @@ class BanditActor(Actor, Generic[S]):
         rng: np.random.Generator,
         mode: Mode,
     ) -> Step:
-        """Choose one arm for each row; "greedy" leaves out what the rule does only to explore."""
+        """Choose one arm for each row; "greedy" leaves out what it does only to explore."""
         observation = cast(np.ndarray, observation)
         known = self._cleared(cast(S, state), reset)
         pulled, reward = self.layout.last_pull(observation, known.counts, known.sums)
@@ -184,7 +184,7 @@ def _like(rows: np.ndarray, array: np.ndarray) -> np.ndarray:
 
 
 class CountingActor(BanditActor[PullState]):
-    """A rule that needs nothing but pull counts and summed rewards."""
+    """A baseline that needs nothing but pull counts and summed rewards."""
 
     def initial_state(self, batch: int) -> PullState:
         """Return zero pulls."""
@@ -192,8 +192,8 @@ class CountingActor(BanditActor[PullState]):
         return PullState(np.zeros(shape), np.zeros(shape))
 
 
-class BanditRule(Agent):
-    """A reference rule by name; it takes the spaces of any bandit and has no learner.
+class BanditBaseline(Agent):
+    """A baseline by name; it takes the spaces of any bandit and has no learner.
 
     Raises:
       UserError: the spaces are not those of a bandit.
@@ -201,7 +201,7 @@ class BanditRule(Agent):
 
     actor_class: ClassVar[type[BanditActor]]
     contextual: ClassVar[bool] = False
-    """Whether the rule needs a context."""
+    """Whether it needs a context."""
 
     def __init__(self, config: Any, setup: Setup) -> None:
         super().__init__(config, setup)
@@ -209,8 +209,8 @@ class BanditRule(Agent):
             setup.observation_space, setup.action_space, type(self).__name__, self.contextual
         )
 
-    def make_actor(self) -> BanditActor:
-        """Return the rule as an actor."""
+    def make_actor(self, worker: int = 0, workers: int = 1) -> BanditActor:
+        """Return the baseline as an actor."""
         return self.actor_class(self.layout, self.config)
 
 
