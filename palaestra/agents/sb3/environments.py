@@ -96,8 +96,8 @@ def make_envs(task: TrainingTask, seed: int) -> RecordedVecEnv | NativeVecEnv:
         )
     if task.wrappers:
         raise UserError(
-            f"env.wrappers: {', '.join(wrapper_names(task.wrappers))} cannot be used with {task.env_id}: "
-            "Stable-Baselines3 steps it row by row; none is accepted here."
+            f"env.wrappers: {', '.join(wrapper_names(task.wrappers))} cannot be used with "
+            f"{task.env_id}: Stable-Baselines3 steps it row by row; none is accepted here."
         )
     make = _single(task)
     envs = RecordedVecEnv([_seeded(make, seed + row) for row in range(task.num_envs)])
