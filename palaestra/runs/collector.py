@@ -16,6 +16,7 @@ from palaestra.agents.base import Actor
 from palaestra.agents.fragment import Fragment, Tree, map_tree
 from palaestra.agents.loop import EpisodeBatch, join_episodes
 from palaestra.envs.rows import reset_rows, step_info, summed_infos
+from palaestra.envs.state import get_state, is_restorable, set_state
 from palaestra.errors import UserError
 from palaestra.policies.state import State, concatenate
 from palaestra.seeding import Role, integer
@@ -56,7 +57,7 @@ class Collector:
         self.first_env = first_env
         self.same_step = _resets_in_same_step(env)
         self.sum_names: tuple[str, ...] = summed_infos(env)
-        self.restores_environments = hasattr(env.unwrapped, "get_state") and not resets
+        self.restores_environments = not resets and is_restorable(env)
         self._seeds = seeds
         self._resets = 0
         self._begin(reset_rows(env, seeds))
@@ -105,7 +106,7 @@ class Collector:
             actions.append(action)
             extras.append(extra)
             done = terminated[t] | truncated[t]
-            self._tally(reward[t], info, done)
+            self._tally(info.get("raw_reward", reward[t]), info, done)
             if done.any():
                 rows = np.flatnonzero(done)
                 finals.append(self._final(t, rows, truncated[t, rows], info))
@@ -197,9 +198,8 @@ class Collector:
 
         `env` is None where the environment cannot be restored; it then has to have been reset.
         """
-        base = self.env.unwrapped
         return {
-            "env": base.get_state() if self.restores_environments else None,  # type: ignore[attr-defined]
+            "env": get_state(self.env) if self.restores_environments else None,
             "resets": self._resets,
             "rng": self.rng.bit_generator.state,
             "observation": map_tree(np.copy, self._observation),
@@ -228,7 +228,7 @@ class Collector:
             self.reset_environments()
             return
         self._resets = state["resets"]
-        self.env.unwrapped.set_state(state["env"])  # type: ignore[attr-defined]
+        set_state(self.env, state["env"])
         # Copies, because most of them are updated in place.
         self._observation = map_tree(np.copy, state["observation"])
         self._reset, self._skip = state["reset"].copy(), state["skip"].copy()
