@@ -126,8 +126,11 @@ def check_determinism(
     The same seed and actions are played twice, and from a state in the middle once more.
     """
     options = dict(options or {})
-    one, other, third = (make_vec(env_id, 2, wrappers, **options) for _ in range(3))
+    made: list[Any] = []
     try:
+        for _ in range(3):
+            made.append(make_vec(env_id, 2, wrappers, **options))
+        one, other, third = made
         rng = np.random.default_rng(seed)
         seeds = [int(s) for s in rng.integers(2**31, size=2)]
         first = (reset_rows(one, seeds), reset_rows(other, seeds))
@@ -154,7 +157,7 @@ def check_determinism(
     except (UserError, RunError) as error:
         return [Finding("determinism", str(error), fatal=False)]
     finally:
-        for env in (one, other, third):
+        for env in made:
             safe_close(env)
     return []
 

@@ -299,15 +299,18 @@ class RowsVectorEnv(SyncVectorEnv):
         return self._restores_wrappers
 
     def _restores(self) -> bool:
-        one, other = (self.env_fns[0](), self.env_fns[0]())  # type: ignore[operator]
+        made: list[RecordedEpisodes] = []
         try:
+            for _ in range(2):
+                made.append(self.env_fns[0]())  # type: ignore[operator]
+            one, other = made
             play(one, seed=0, steps=8)
             other.set_state(one.get_state())
-        except (UserError, RunError):
+        except Exception:  # also where there can be no second environment
             return False
         finally:
-            one.close()
-            other.close()
+            for env in made:
+                env.close()
         return True
 
     def get_state(self) -> State:

@@ -123,7 +123,7 @@ FAULTS = [
     (
         NotANumber,
         "step",
-        r"at step \d of an episode, the reward is inf; a finite number is expected",
+        r"at step \d of an episode, the reward is inf; a finite number is",
     ),
     (NoReward, "step", r"the reward is None; a finite number is expected"),
     (Blind, "step", r"the observation is not finite: nan"),

@@ -9,6 +9,7 @@ from gymnasium.vector import VectorEnv
 from stable_baselines3.common.vec_env import VecEnv
 
 from palaestra.envs.rows import reset_rows, step_info, summed_infos
+from palaestra.envs.state import get_state, set_state
 from palaestra.experience.fragment import map_tree
 from palaestra.seeding import Role, integers
 
@@ -81,7 +82,7 @@ class NativeVecEnv(VecEnv):
     def get_state(self) -> dict[str, Any]:
         """Return what `set_state` needs to continue exactly here."""
         return {
-            "envs": self.envs.unwrapped.get_state(),  # type: ignore[attr-defined]
+            "envs": get_state(self.envs),
             "returns": self._returns.copy(),
             "lengths": self._lengths.copy(),
             "sums": {name: total.copy() for name, total in self._sums.items()},
@@ -89,7 +90,7 @@ class NativeVecEnv(VecEnv):
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Continue from what `get_state` returned."""
-        self.envs.unwrapped.set_state(state["envs"])  # type: ignore[attr-defined]
+        set_state(self.envs, state["envs"])
         # Copies, because they are updated in place.
         self._returns, self._lengths = state["returns"].copy(), state["lengths"].copy()
         self._sums = {name: total.copy() for name, total in state["sums"].items()}

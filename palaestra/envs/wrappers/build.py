@@ -90,8 +90,7 @@ def import_module(where: str, module: str) -> Any:
         raise
     except ModuleNotFoundError as error:
         raise UserError(
-            f"{where}: module {module!r} cannot be imported: {error}; an installed module is "
-            "accepted."
+            f"{where}: module {module!r} cannot be imported: {error}; accepted: an installed one."
         ) from error
     except Exception as error:
         raise UserError(

@@ -22,7 +22,8 @@ def build_agent(
 
     Args:
       config: the run's configuration.
-      observation_space, action_space: of one environment.
+      observation_space: of one environment.
+      action_space: of one environment.
       device: as the configuration has it; None takes the configuration's.
       run_id: of the run that the agent trains in.
 

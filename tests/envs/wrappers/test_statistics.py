@@ -13,7 +13,7 @@ samples = arrays.arrays(
 )
 
 
-def close(x: RunningStatistics, data: np.ndarray) -> None:
+def assert_close(x: RunningStatistics, data: np.ndarray) -> None:
     # Rounding of sums of squares, with 60 samples and values up to 1e4.
     scale = np.finfo(float).eps * 60 * max(1.0, np.abs(data).max())
     np.testing.assert_allclose(x.mean, data.mean(axis=0), atol=scale, rtol=0)
@@ -31,7 +31,7 @@ def test_batches_of_any_sizes_give_mean_and_variance_of_all(
     seen = RunningStatistics.empty(data.shape[1:])
     for batch in np.split(data, sorted(min(c, len(data)) for c in cuts)):
         seen = seen.update(batch)
-    close(seen, data)
+    assert_close(seen, data)
 
 
 @settings(deadline=None)
@@ -40,7 +40,7 @@ def test_two_streams_merge_to_one_in_either_order(data: np.ndarray, cut: int, tu
     empty = RunningStatistics.empty(data.shape[1:])
     parts = [empty.update(data[:cut]), empty.update(data[cut:])]
     one, other = parts[::-1] if turned else parts
-    close(one.merge(other), data)
+    assert_close(one.merge(other), data)
 
 
 def test_nothing_merged_with_nothing_is_nothing() -> None:
@@ -78,4 +78,4 @@ def test_workers_statistics_merge_by_wrapper_and_leaf() -> None:
     x = rng.normal(size=(12, 2))
     parts = [RunningStatistics.empty((2,)).update(part).plain() for part in np.split(x, 3)]
     merged = merge_statistics([{"normalise-observation": {"": part}} for part in parts])
-    close(RunningStatistics.from_plain(merged["normalise-observation"][""]), x)
+    assert_close(RunningStatistics.from_plain(merged["normalise-observation"][""]), x)
