@@ -8,7 +8,7 @@ made NaN by hand.
 import torch
 from torch import Tensor
 
-from palaestra.kernels._common.resets import starts
+from palaestra.kernels.resets import starts
 
 
 def not_finite(*xs: Tensor) -> Tensor:

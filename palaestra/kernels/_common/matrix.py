@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor
 
-from palaestra.kernels._common.resets import resolve_reset
 from palaestra.kernels._common.runtime import acc_dtype
 from palaestra.kernels._common.validate import check_tensor
+from palaestra.kernels.resets import resolve_reset
 
 
 def empty_state(

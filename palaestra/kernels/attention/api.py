@@ -3,7 +3,6 @@
 import torch
 from torch import Tensor
 
-from palaestra.kernels._common.resets import resolve_reset
 from palaestra.kernels._common.runtime import Impl, choose, choose_step, no_autocast
 from palaestra.kernels._common.validate import (
     check_chunk_size,
@@ -15,6 +14,7 @@ from palaestra.kernels._common.validate import (
 from palaestra.kernels.attention import reference
 from palaestra.kernels.attention.line import last_state, lay
 from palaestra.kernels.attention.state import AttentionState, empty_state
+from palaestra.kernels.resets import resolve_reset
 
 
 def chunk_attention(

@@ -10,8 +10,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from palaestra.kernels._common.resets import positions, segments, starts
 from palaestra.kernels.attention.state import AttentionState
+from palaestra.kernels.resets import positions, segments, starts
 
 
 class Line(NamedTuple):

@@ -15,7 +15,6 @@ from typing import Literal
 
 from torch import Tensor
 
-from palaestra.kernels._common.resets import resolve_reset
 from palaestra.kernels._common.runtime import Impl, acc_dtype, choose, choose_step, no_autocast
 from palaestra.kernels._common.validate import (
     check_chunk_size,
@@ -28,6 +27,7 @@ from palaestra.kernels.mesa.broken import Inputs, cleaned
 from palaestra.kernels.mesa.chunk import MesaChunk
 from palaestra.kernels.mesa.solve import Solver
 from palaestra.kernels.mesa.state import MesaResiduals, MesaState, empty_state
+from palaestra.kernels.resets import resolve_reset
 
 NUM_STEPS = 30
 """Steps of conjugate gradients; the paper's, where its quality no longer rises."""

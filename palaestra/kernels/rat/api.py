@@ -3,7 +3,6 @@
 import torch
 from torch import Tensor
 
-from palaestra.kernels._common.resets import resolve_reset
 from palaestra.kernels._common.runtime import Impl, acc_dtype, choose, choose_step, no_autocast
 from palaestra.kernels._common.validate import (
     check_layout,
@@ -14,6 +13,7 @@ from palaestra.kernels._common.validate import (
 )
 from palaestra.kernels.rat import reference
 from palaestra.kernels.rat.state import RatState, empty_state
+from palaestra.kernels.resets import resolve_reset
 
 CHUNK_LENGTH = 16
 """Steps of a chunk in the main results of arXiv 2507.04416."""

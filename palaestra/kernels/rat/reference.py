@@ -5,13 +5,13 @@ from math import isfinite
 import torch
 from torch import Tensor
 
-from palaestra.kernels._common.rotary import turn, turns
 from palaestra.kernels._common.runtime import acc_dtype, asking_is_free, is_none, may_hold, steps
 from palaestra.kernels.rat.broken import read_broken
 from palaestra.kernels.rat.phase import places
 from palaestra.kernels.rat.ring import emptied, put
 from palaestra.kernels.rat.state import RatState
 from palaestra.kernels.rat.window import read, tile
+from palaestra.kernels.rotary import turn, turns
 
 
 def recurrent(

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from palaestra.kernels._common.rotary import turn, turns
 from palaestra.kernels._common.runtime import acc_dtype, steps
 from palaestra.kernels.rat.attend import attend, attend_backward
 from palaestra.kernels.rat.average import average, average_backward, buffer, is_aligned
 from palaestra.kernels.rat.phase import Places
+from palaestra.kernels.rotary import turn, turns
 
 
 def read(
