@@ -11,7 +11,7 @@ from kernel_peers import OURS, Contender
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from palaestra.kernels.cases import CASES, Case, Inputs, Size, forms, make_inputs
+from palaestra.kernels.verify.cases import CASES, Case, Inputs, Size, forms, make_inputs
 
 CONTEXT = 128
 """Steps of the past that attention and RAT read, where the size does not say more."""

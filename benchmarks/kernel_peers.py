@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 from torch.nn.functional import pad, scaled_dot_product_attention
 
-from palaestra.kernels.cases import Case, Inputs, Size, forms
+from palaestra.kernels.verify.cases import Case, Inputs, Size, forms
 
 OURS = "palaestra"
 LOOP = "palaestra, loop over tokens"

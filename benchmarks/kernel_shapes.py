@@ -1,6 +1,6 @@
 """Sizes at which the operators are measured, and the least number of bytes that they move."""
 
-from palaestra.kernels.cases import Case, Size
+from palaestra.kernels.verify.cases import Case, Size
 
 RESETS = (0.0, 0.01, 0.03, 0.1)
 """Probabilities that a step is the first of an episode."""

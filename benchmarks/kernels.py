@@ -42,8 +42,8 @@ from kernel_table import group_table
 from kernel_timing import Call, surroundings, time_cpu, time_cuda
 from torch import Tensor
 
-from palaestra.kernels.cases import CASES, OPERATORS, Case, Inputs, Size, make_inputs
-from palaestra.kernels.check import Row, as_json, check, machine, passed, table
+from palaestra.kernels.verify.cases import CASES, OPERATORS, Case, Inputs, Size, make_inputs
+from palaestra.kernels.verify.check import Row, as_json, check, machine, passed, table
 
 RESULTS = Path(__file__).parent / "results"
 

@@ -23,7 +23,7 @@ from compile_for_gpu import TARGET, Driver
 from triton.compiler import ASTSource
 
 from palaestra.kernels._common import runtime
-from palaestra.kernels.cases import CASES, Case, Size, forms, make_inputs
+from palaestra.kernels.verify.cases import CASES, Case, Size, forms, make_inputs
 
 
 class Nothing:

@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from palaestra.kernels import check
-from palaestra.kernels.cases import CASES, Case, Size, forms, make_inputs
+from palaestra.kernels.verify import check
+from palaestra.kernels.verify.cases import CASES, Case, Size, forms, make_inputs
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 CPU, FLOAT = torch.device("cpu"), torch.float32

@@ -12,8 +12,8 @@ from torch import Tensor
 from typer.testing import CliRunner
 
 from palaestra.errors import UserError
-from palaestra.kernels import accuracy, cases, check
-from palaestra.kernels.cases import CASES, OPERATORS, Forms, Size, forms, make_inputs
+from palaestra.kernels.verify import accuracy, cases, check
+from palaestra.kernels.verify.cases import CASES, OPERATORS, Forms, Size, forms, make_inputs
 from palaestra.runs.cli_kernels import kernels
 
 

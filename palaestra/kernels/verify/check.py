@@ -11,8 +11,8 @@ from typing import Any
 import torch
 
 from palaestra.kernels._common import runtime
-from palaestra.kernels.accuracy import BOUNDS, Error, chunk_errors, step_errors
-from palaestra.kernels.cases import CASES, OPERATORS, Case, forms
+from palaestra.kernels.verify.accuracy import BOUNDS, Error, chunk_errors, step_errors
+from palaestra.kernels.verify.cases import CASES, OPERATORS, Case, forms
 
 
 @dataclass(frozen=True)
