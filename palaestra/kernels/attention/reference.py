@@ -32,7 +32,7 @@ def chunk(q: Tensor, line: Line, window: int, scale: float, chunk_size: int) -> 
     A block sees at most `window + chunk_size - 1` places, so scores never take more memory than
     that; torch's kernel keeps none of them for the backward.
     """
-    bad_q, bad = _broken(q), _broken(line.k) | _broken(line.v)
+    bad_q, bad = _nonfinite(q), _nonfinite(line.k) | _nonfinite(line.v)
     q, k, v = (_Finite.apply(x).transpose(1, 2) for x in (q, line.k, line.v))
     spans = _spans(line.carried, q.shape[2], window, chunk_size)
     queries = q.split(chunk_size, 2)
@@ -51,9 +51,9 @@ def chunk(q: Tensor, line: Line, window: int, scale: float, chunk_size: int) -> 
                 queries, _cut(k, spans), _cut(v, spans), spans, strict=True
             )
         ]
-    broken = bad_q | _any_seen(bad, line)
+    reached = bad_q | _any_seen(bad, line)
     o = torch.cat(blocks, 2).transpose(1, 2)
-    return o.masked_fill(broken.unsqueeze(3), torch.nan)
+    return o.masked_fill(reached.unsqueeze(3), torch.nan)
 
 
 class _Span(NamedTuple):
@@ -147,9 +147,9 @@ def _clear(reset: Tensor, *buffers: Tensor) -> None:
 class _Finite(torch.autograd.Function):
     """Zeros instead of numbers that are not finite.
 
-    A weight of 0 does not stop NaN in a product, neither forward nor backward; so broken numbers
+    A weight of 0 does not stop NaN in a product, neither forward nor backward; so such numbers
     leave the products, and the outputs that see them are marked by hand. Those outputs hand back
-    no gradient, so that of the broken numbers is 0 without a mask.
+    no gradient, so that of those numbers is 0 without a mask.
     """
 
     @staticmethod
@@ -163,13 +163,13 @@ class _Finite(torch.autograd.Function):
         return dx
 
 
-def _broken(x: Tensor) -> Tensor:
+def _nonfinite(x: Tensor) -> Tensor:
     """Return where a step of `x [B, T, H, D]` holds a number that is not finite, `[B, T, H]`."""
     return ~x.detach().abs().amax(3).isfinite()
 
 
 def _any_seen(bad: Tensor, line: Line) -> Tensor:
-    """Return which queries see a broken place, `[B, T, H]`."""
+    """Return which queries see a non-finite place, `[B, T, H]`."""
     before = pad(bad.cumsum(1), (0, 0, 1, 0))
     lo = line.lo.unsqueeze(2).expand(-1, -1, bad.shape[2])
     return before[:, line.carried + 1 :] > before.gather(1, lo)

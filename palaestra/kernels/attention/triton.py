@@ -74,7 +74,7 @@ def attention_fwd_kernel(
         b_k = tl.load(k + p_j, m_j[:, None] & m_d[None, :], other=0.0).to(ACC)  # [BN, BD]
         b_v = tl.load(v + p_j, m_j[:, None] & m_d[None, :], other=0.0).to(ACC)
         seen = (o_j[None, :] >= b_lo[:, None]) & (o_j[None, :] <= P + o_t[:, None])
-        # What is broken in a value shows in the scores, which the mask hides from other episodes.
+        # A value that is not finite shows in the scores, which the mask hides from other episodes.
         mark = tl.sum((b_v - b_v) + (b_k - b_k), 1)  # [BN], 0 or NaN
         b_s = tl.dot(b_q.to(DOT), tl.trans(b_k).to(DOT), out_dtype=ACC, input_precision=PRECISION)
         b_s = tl.where(seen, b_s + mark[None, :], -float("inf"))  # [BM, BN]
@@ -111,7 +111,7 @@ def attention_bwd_kernel_dq(
     p_t = ((b * T + o_t) * H + h)[:, None] * D + o_d[None, :]
     m_td = m_t[:, None] & m_d[None, :]
     b_lse = tl.load(lse + (b * T + o_t) * H + h, m_t, other=0.0)
-    live = b_lse == b_lse  # a broken output hands back no gradient
+    live = b_lse == b_lse  # a non-finite output hands back no gradient
     b_q = (_finite(tl.load(q + p_t, m_td, other=0.0).to(ACC)) * scale).to(ACC)  # [BM, BD]
     b_do = tl.load(do + p_t, m_td & live[:, None], other=0.0).to(ACC)
     b_out = tl.load(o + p_t, m_td & live[:, None], other=0.0).to(ACC)

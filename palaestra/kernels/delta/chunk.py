@@ -14,7 +14,7 @@ from torch.nn.functional import pad
 from palaestra.kernels._common.chunk import add_product, decay, join, split
 from palaestra.kernels._common.runtime import asking_is_free, no_autocast
 from palaestra.kernels._common.tril import inverse_unit_lower
-from palaestra.kernels.delta.broken import Clean, clean
+from palaestra.kernels.delta.nonfinite import Clean, clean
 
 _BLOCK = 65536
 """Numbers of one matrix `[L, L]` of all chunks and heads in a block of rows."""

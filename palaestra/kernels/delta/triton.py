@@ -135,7 +135,7 @@ def delta_fwd_kernel(
     ACC: tl.constexpr,
     DOT: tl.constexpr,
 ) -> None:
-    """Write outputs, the state before each chunk and the final one; broken ones are NaN."""
+    """Write outputs, the state before each chunk and the final one; NaN where not finite."""
     i = tl.program_id(0).to(tl.int64)
     i_bh = i // NV
     i_b, i_h = i_bh // H, i_bh % H
@@ -144,11 +144,11 @@ def delta_fwd_kernel(
     m_v = o_v < V
     o_s = o_k[:, None] * V + o_v[None, :]  # [BK, BV]
     m_s = (o_k < K)[:, None] & m_v[None, :]
-    b_S, broken = _finite(tl.load(p_s0 + i_bh * K * V + o_s, mask=m_s, other=0).to(ACC))
+    b_S, bad_S = _finite(tl.load(p_s0 + i_bh * K * V + o_s, mask=m_s, other=0).to(ACC))
     N = tl.cdiv(T, L)
     for n in range(0, N):
         p_sn = p_s + (i_bh * N + n) * K * V + o_s
-        tl.store(p_sn, tl.where(broken != 0, float("nan"), b_S), mask=m_s)
+        tl.store(p_sn, tl.where(bad_S != 0, float("nan"), b_S), mask=m_s)
         o_t = n * L + tl.arange(0, L)
         m_t = o_t < T
         o_row = (i_b * T + o_t) * H + i_h
@@ -160,12 +160,12 @@ def delta_fwd_kernel(
         b_U = _corrections(b_k, b_v, b_beta, b_S, b_D, cin, L, LOG, ACC, DOT)[3]
         b_P = _dot(b_q, tl.trans(b_k), ACC, DOT) * b_D  # [L, L]
         b_o = cin[:, None] * _dot(b_q, b_S, ACC, DOT) + _dot(b_P, b_U, ACC, DOT)  # [L, BV]
-        seen = _broken(bad, broken, same, seg)
+        seen = _reached(bad, bad_S, same, seg)
         b_o = tl.where(((seen != 0) | bad_q)[:, None], float("nan"), b_o)
         tl.store(p_o + o_row[:, None] * V + o_v[None, :], b_o, mask=m_t[:, None] & m_v[None, :])
         b_S = dec * b_S + _dot(tl.trans(cout[:, None] * b_k), b_U, ACC, DOT)
-        broken = _last(seen, L)
-    tl.store(p_sT + i_bh * K * V + o_s, tl.where(broken != 0, float("nan"), b_S), mask=m_s)
+        bad_S = _last(seen, L)
+    tl.store(p_sT + i_bh * K * V + o_s, tl.where(bad_S != 0, float("nan"), b_S), mask=m_s)
 
 
 @triton.jit
@@ -210,15 +210,15 @@ def delta_bwd_kernel(
     m_k, m_v = o_k < K, o_v < V
     o_s = o_k[:, None] * V + o_v[None, :]  # [BK, BV]
     m_s = m_k[:, None] & m_v[None, :]
-    b_S, broken = _finite(tl.load(p_sT + i_bh * K * V + o_s, mask=m_s, other=0).to(ACC))
+    b_S, bad_S = _finite(tl.load(p_sT + i_bh * K * V + o_s, mask=m_s, other=0).to(ACC))
     b_dS = tl.load(p_dsT + i_bh * K * V + o_s, mask=m_s, other=0).to(ACC)
-    b_dS = tl.where(broken != 0, 0.0, b_dS)
+    b_dS = tl.where(bad_S != 0, 0.0, b_dS)
     later = tl.sum(tl.sum(b_dS * b_S, 1), 0)
     N = tl.cdiv(T, L)
     for back in range(0, N):
         n = N - 1 - back
         p_sn = p_s + (i_bh * N + n) * K * V + o_s
-        b_S, broken = _finite(tl.load(p_sn, mask=m_s, other=0).to(ACC))
+        b_S, bad_S = _finite(tl.load(p_sn, mask=m_s, other=0).to(ACC))
         o_t = n * L + tl.arange(0, L)
         m_t = o_t < T
         o_row = (i_b * T + o_t) * H + i_h
@@ -228,7 +228,7 @@ def delta_bwd_kernel(
             o_row, m_t, o_k, o_v, scale, K, V, GATED, ACC,
         )  # fmt: skip
         same, b_D, cin, cout, dec, seg = _decay(g, r, L, ACC)
-        seen = _broken(bad, broken, same, seg)
+        seen = _reached(bad, bad_S, same, seg)
         m_do = (m_t & (seen == 0) & (bad_q == 0))[:, None] & m_v[None, :]
         b_do = tl.load(p_do + o_row[:, None] * V + o_v[None, :], mask=m_do, other=0).to(ACC)
         b_dq, b_dk, b_dv, b_dbeta, b_dS = _adjoint(
@@ -397,14 +397,14 @@ def _below(L: tl.constexpr) -> tl.tensor:
 
 @triton.jit
 def _finite(b_S) -> tuple[tl.tensor, tl.tensor]:
-    """Return the state, zeros where it is not finite, and 1 if it is broken, else 0."""
+    """Return the state, zeros where it is not finite, and 1 if it was not, else 0."""
     bad = b_S * 0 != 0
     return tl.where(bad, 0.0, b_S), tl.max(tl.max(bad.to(tl.int32), 1), 0)
 
 
 @triton.jit
-def _broken(bad, carried, same, seg) -> tl.tensor:
-    """Return 1 for tokens that see a broken one or a broken carried state, else 0, [L]."""
+def _reached(bad, carried, same, seg) -> tl.tensor:
+    """Return 1 for tokens that see a non-finite one or such a carried state, else 0, [L]."""
     tokens = tl.max(tl.where(same, bad[None, :].to(tl.int32), 0), 1)
     return tl.maximum(tokens, tl.where(seg == 0, carried, 0))
 

@@ -23,8 +23,8 @@ from palaestra.kernels._common.validate import (
     check_tensor,
 )
 from palaestra.kernels.mesa import reference
-from palaestra.kernels.mesa.broken import Inputs, cleaned
 from palaestra.kernels.mesa.chunk import MesaChunk
+from palaestra.kernels.mesa.nonfinite import Inputs, cleaned
 from palaestra.kernels.mesa.solve import Solver
 from palaestra.kernels.mesa.state import MesaResiduals, MesaState, empty_state
 from palaestra.kernels.resets import resolve_reset

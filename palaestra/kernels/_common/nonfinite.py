@@ -1,8 +1,8 @@
 """Steps whose numbers are not finite, and which outputs they break.
 
-In a product over a chunk a masked weight of 0 times NaN is NaN, which would carry a broken episode
-into the next one. So broken steps leave the products as zeros, and the outputs that see them are
-made NaN by hand.
+In a product over a chunk a masked weight of 0 times NaN is NaN, which would carry one episode's NaN
+into the next one. So non-finite steps leave the products as zeros, and the outputs that see them
+are made NaN by hand.
 """
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor
 from palaestra.kernels.resets import starts
 
 
-def not_finite(*xs: Tensor) -> Tensor:
+def nonfinite(*xs: Tensor) -> Tensor:
     """Return where one of `xs [..., D]` is not finite along D, bool `[...]`."""
     total = xs[0].sum(-1)
     for x in xs[1:]:
@@ -19,11 +19,11 @@ def not_finite(*xs: Tensor) -> Tensor:
     return ~total.isfinite()
 
 
-def broken_steps(bad: Tensor, carried: Tensor, reset: Tensor) -> Tensor:
+def nonfinite_reach(bad: Tensor, carried: Tensor, reset: Tensor) -> Tensor:
     """Return the steps that see a bad step of their episode, bool `[B, T, H]`.
 
     Args:
-      bad: `[B, T, H]`, steps that are broken themselves.
+      bad: `[B, T, H]`, steps that are not finite themselves.
       carried: `[B, H]`, whether the state before the window is.
       reset: bool `[B, T]`.
     """
