@@ -12,7 +12,7 @@ from palaestra.kernels._common.validate import (
     scale_of,
 )
 from palaestra.kernels.attention import reference
-from palaestra.kernels.attention.line import last_state, lay
+from palaestra.kernels.attention.context import last_state, make_context
 from palaestra.kernels.attention.state import AttentionState, empty_state
 from palaestra.kernels.resets import resolve_reset
 
@@ -60,15 +60,15 @@ def chunk_attention(
     reset = resolve_reset(reset, cu_seqlens, B, T, q.device)
     window = _window(window, initial_state, T)
     scale = scale_of(scale, q)
-    line = lay(k, v, reset, initial_state, window)
+    context = make_context(k, v, reset, initial_state, window)
     with no_autocast(q.device):
         if choose(impl, q.device) == "triton":
             from palaestra.kernels.attention.triton import chunk
 
-            o = chunk(q, line, scale)
+            o = chunk(q, context, scale)
         else:
-            o = reference.chunk(q, line, window, scale, chunk_size)
-    return o, last_state(line, reset, initial_state, window) if output_final_state else None
+            o = reference.chunk(q, context, window, scale, chunk_size)
+    return o, last_state(context, reset, initial_state, window) if output_final_state else None
 
 
 def recurrent_attention(

@@ -1,9 +1,9 @@
 # mypy: disable-error-code="import-untyped, import-not-found, no-untyped-def"
 """Attention in Triton: one pass over the visible keys with a running softmax.
 
-A program owns a block of queries (or, for dK and dV, of places on the line) of one row and head and
-walks the interval that the block sees. `lo_t` never falls, so a block's interval is read off its
-ends, and what resets and the window hide is never loaded beyond whole blocks.
+A program owns a block of queries (or, for dK and dV, of places of the context) of one row and head
+and walks the interval that the block sees. `lo_t` never falls, so a block's interval is read off
+its ends, and what resets and the window hide is never loaded beyond whole blocks.
 """
 
 from typing import Any
@@ -21,7 +21,7 @@ from palaestra.kernels._common.runtime import (
     configs,
     guard,
 )
-from palaestra.kernels.attention.line import Line
+from palaestra.kernels.attention.context import Context
 from palaestra.kernels.attention.state import AttentionState
 
 _TYPES = {
@@ -223,7 +223,7 @@ def attention_step_kernel(
 
 
 class _Attention(torch.autograd.Function):
-    """`q [B, T, H, D]` over the line `k, v [B, P + T, H, D]`, from `lo [B, T]` on."""
+    """`q [B, T, H, D]` over the context `k, v [B, P + T, H, D]`, from `lo [B, T]` on."""
 
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, lo: Tensor, scale: float) -> Tensor:
@@ -260,12 +260,12 @@ class _Attention(torch.autograd.Function):
         return dq, dk, dv, None, None
 
 
-def chunk(q: Tensor, line: Line, scale: float) -> Tensor:
-    """Return what queries `[B, T, H, D]` read from the line."""
+def chunk(q: Tensor, context: Context, scale: float) -> Tensor:
+    """Return what queries `[B, T, H, D]` read from the context."""
     if q.dtype == torch.float64:
         # Triton takes real arguments in float32.
         q, scale = q * scale, 1.0
-    return _Attention.apply(q, line.k, line.v, line.lo, scale)
+    return _Attention.apply(q, context.k, context.v, context.lo, scale)
 
 
 def step(
