@@ -9,7 +9,7 @@ from torch import Tensor
 
 from palaestra.kernels._common.nonfinite import nonfinite, nonfinite_reach
 from palaestra.kernels._common.runtime import asking_is_free
-from palaestra.kernels.rat.phase import Places
+from palaestra.kernels.rat.positions import Places
 from palaestra.kernels.rat.window import read, tile
 
 
@@ -42,7 +42,7 @@ def read_nonfinite(
 
     bad_q, bad_k = (tile(x.unsqueeze(3), v.shape[2])[..., 0] for x in (bad_q, nonfinite(k)))
     bad = bad_k | nonfinite(v, g)  # (B, T, H)
-    open_ = nonfinite_reach(bad, nonfinite(*run), ~places.goes_on)
+    open_ = nonfinite_reach(bad, nonfinite(*run), ~places.continues)
     lost = _lost(open_, nonfinite(*ring), places.end)
     sees = (lost[:, :-1].unsqueeze(2) & ~places.hidden.unsqueeze(3)).any(1)
     in_ring = _at(lost, places.source).transpose(1, 2)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from palaestra.kernels._common.runtime import acc_dtype, asking_is_free, is_none, may_hold, steps
 from palaestra.kernels.rat.nonfinite import read_nonfinite
-from palaestra.kernels.rat.phase import places
+from palaestra.kernels.rat.positions import places
 from palaestra.kernels.rat.ring import emptied, put
 from palaestra.kernels.rat.state import RatState
 from palaestra.kernels.rat.window import read, tile

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from palaestra.kernels._common.runtime import HAS_TRITON
 from palaestra.kernels.rat import RatState, chunk_rat, empty_state, recurrent_rat, step_rat
-from palaestra.kernels.rat.phase import ends, phases
+from palaestra.kernels.rat.positions import chunk_positions, ends
 
 B, T, H, G, D, L, C = 4, 29, 4, 2, 6, 4, 3
 
@@ -219,7 +219,7 @@ def test_finished_chunks_fit_one_to_each_l_steps_whatever_the_resets() -> None:
     for seed in range(20):
         reset = some_resets(30, T, 0.15, seed)
         pos = torch.randint(0, 9, (30,), generator=torch.Generator().manual_seed(seed))
-        inside = phases(reset, pos, L).inside
+        inside = chunk_positions(reset, pos, L).inside
         found = ends(inside, L)
         assert found.shape == (30, -(-T // L))
         for row, at in enumerate(found):
