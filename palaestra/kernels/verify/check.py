@@ -125,8 +125,6 @@ def _check_operator(op: str, device: str) -> Iterator[Row]:
 
 
 def _dtypes(op: str, impl: str, device: str) -> tuple[torch.dtype, ...]:
-    if op == "gru":
-        return torch.float64, torch.float32
     if impl == "triton":  # its interpreter multiplies bfloat16 wrongly; a GPU is not for float64
         other = torch.bfloat16 if device == "cuda" else torch.float64
         return other, torch.float32

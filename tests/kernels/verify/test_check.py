@@ -140,7 +140,7 @@ def test_the_command_prints_machine_table_and_summary() -> None:
     assert result.exit_code == 0
     assert f"torch               {torch.__version__}" in result.stdout
     assert "reference (auto)" in result.stdout
-    assert result.stdout.endswith("4 ok\n")
+    assert result.stdout.endswith("5 ok\n")
 
 
 def test_the_command_prints_one_json_object() -> None:
