@@ -55,6 +55,14 @@ def check_chunk_size(chunk_size: int) -> None:
         raise ValueError(f"chunk_size: {chunk_size} is not a power of two from 16 on.")
 
 
+def is_empty(x: Tensor) -> bool:
+    """Return whether `x [B, T, ...]` or `[B, H, ...]` has nothing to read.
+
+    Then outputs are empty, and the state stays as it is.
+    """
+    return 0 in x.shape[:2]
+
+
 def describe(x: Tensor) -> str:
     """Return type and shape, e.g. `float32 [2, 3]`."""
     return f"{str(x.dtype).removeprefix('torch.')} {list(x.shape)}"

@@ -8,6 +8,8 @@ from torch import Tensor
 from torch.nn.functional import pad, scaled_dot_product_attention
 from torch.utils.checkpoint import checkpoint
 
+from palaestra.kernels._common.autograd import by_hand
+from palaestra.kernels._common.nonfinite import nonfinite
 from palaestra.kernels.attention.context import Context
 from palaestra.kernels.attention.state import AttentionState
 
@@ -32,7 +34,7 @@ def chunk(q: Tensor, context: Context, window: int, scale: float, chunk_size: in
     A block sees at most `window + chunk_size - 1` places, so scores never take more memory than
     that; torch's kernel keeps none of them for the backward.
     """
-    bad_q, bad = _nonfinite(q), _nonfinite(context.k) | _nonfinite(context.v)
+    bad_q, bad = nonfinite(q), nonfinite(context.k, context.v)
     q, k, v = (_Finite.apply(x).transpose(1, 2) for x in (q, context.k, context.v))
     spans = _spans(context.carried, q.shape[2], window, chunk_size)
     queries = q.split(chunk_size, 2)
@@ -158,14 +160,10 @@ class _Finite(torch.autograd.Function):
         return x.nan_to_num(0, 0, 0)
 
     @staticmethod
+    @by_hand
     def backward(ctx: Any, dx: Tensor) -> Tensor:
         """Return the gradient as it is."""
         return dx
-
-
-def _nonfinite(x: Tensor) -> Tensor:
-    """Return where a step of `x [B, T, H, D]` holds a number that is not finite, `[B, T, H]`."""
-    return ~x.detach().abs().amax(3).isfinite()
 
 
 def _any_seen(bad: Tensor, context: Context) -> Tensor:

@@ -12,8 +12,8 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
+from palaestra.kernels._common.autograd import by_hand
 from palaestra.kernels._common.runtime import (
     ALL_REGISTERS,
     INTERPRET,
@@ -241,7 +241,7 @@ class _Attention(torch.autograd.Function):
         return o
 
     @staticmethod
-    @once_differentiable
+    @by_hand
     def backward(ctx: Any, do: Tensor) -> tuple[Tensor | None, ...]:
         """Return the gradients of all arguments."""
         q, k, v, lo, o, lse = ctx.saved_tensors

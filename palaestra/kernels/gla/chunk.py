@@ -10,12 +10,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from torch.nn.functional import pad
 
+from palaestra.kernels._common.autograd import by_hand
 from palaestra.kernels._common.chunk import add_product, join, split
 from palaestra.kernels._common.nonfinite import nonfinite, nonfinite_reach
-from palaestra.kernels._common.runtime import asking_is_free, no_autocast
+from palaestra.kernels._common.runtime import asking_is_free
 from palaestra.kernels.gla import pairs
 
 _BLOCK = 131072
@@ -83,20 +83,19 @@ class _Chunk(torch.autograd.Function):
         return o, last
 
     @staticmethod
-    @once_differentiable
+    @by_hand
     def backward(ctx: Any, do: Tensor, dlast: Tensor) -> tuple[Tensor | None, ...]:
         reset, *saved = ctx.saved_tensors
         dq, dk, dv, dg = (do.new_empty(shape, dtype=dtype) for shape, dtype in ctx.inputs)
         dfirst, blocks = torch.empty_like(dlast), _blocks(dq)
         each, learns = len(saved) // len(blocks), ctx.needs_input_grad[3]
-        with no_autocast(do.device):
-            for i, rows in enumerate(blocks):
-                kept, window = saved[i * each :][:each], (reset[rows], do[rows], dlast[rows])
-                dq[rows], dk[rows], dv[rows], dg_b, dfirst[rows] = _backward(
-                    *window, kept, ctx.scale, dg.ndim, learns
-                )
-                if dg_b is not None:
-                    dg[rows] = dg_b
+        for i, rows in enumerate(blocks):
+            kept, window = saved[i * each :][:each], (reset[rows], do[rows], dlast[rows])
+            dq[rows], dk[rows], dv[rows], dg_b, dfirst[rows] = _backward(
+                *window, kept, ctx.scale, dg.ndim, learns
+            )
+            if dg_b is not None:
+                dg[rows] = dg_b
         return dq, dk, dv, dg if learns else None, None, dfirst, None, None
 
 
@@ -120,7 +119,7 @@ def _forward(
     T, dtype, per_head = q.shape[1], state.dtype, g.ndim == 3
     q, k, v = (_heads(x, L, dtype) for x in (q, k, v))
     g = g.to(dtype)
-    bad_g = ~((g if per_head else g.amax(-1)) < torch.inf) & ~reset.unsqueeze(-1)
+    bad_g = ~((g if per_head else g.amax(-1)) <= 0) & ~reset.unsqueeze(-1)
     bad_q, bad = _tokens(nonfinite(q), T), _tokens(nonfinite(k, v), T) | bad_g
     bad_state = nonfinite(state.flatten(2))
     reached = nonfinite_reach(bad, bad_state, reset)

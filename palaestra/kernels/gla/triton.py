@@ -15,8 +15,8 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
+from palaestra.kernels._common.autograd import by_hand
 from palaestra.kernels._common.runtime import ALL_REGISTERS, INTERPRET, guard
 
 NONE, HEAD, CHANNEL = 0, 1, 2
@@ -58,7 +58,7 @@ def _load_q(p_q, row, o_k, m_t, K, scale, ACC: tl.constexpr) -> tuple[tl.tensor,
 @triton.jit
 def _sums(g, CUT: tl.constexpr) -> tuple[tl.tensor, tl.tensor]:
     """Return sums of g over the tokens, and where g is refused."""
-    fine = g < float("inf")
+    fine = g <= 0
     g = tl.maximum(tl.where(fine, g, 0.0), CUT)
     # Float64, since differences of these sums would lose digits in float32 after strong decay.
     return tl.cumsum(g.to(tl.float64), 0), (fine == 0).to(tl.int32)
@@ -325,7 +325,7 @@ class _Chunk(torch.autograd.Function):
         return o, last
 
     @staticmethod
-    @once_differentiable
+    @by_hand
     def backward(ctx: Any, do: Tensor, dlast: Tensor) -> tuple[Tensor | None, ...]:
         q, k, v, g, reset, state, last = ctx.saved_tensors
         do, dlast = do.contiguous(), dlast.contiguous()

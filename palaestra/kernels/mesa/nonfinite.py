@@ -29,7 +29,8 @@ def cleaned(
     The third result takes output and final state and sets to NaN what such a step has reached.
     """
     g = g.masked_fill(reset.unsqueeze(-1), 0)
-    bad_q, bad = nonfinite(q), nonfinite(k, v) | ~(g + beta).isfinite()  # [B, T, H]
+    bad = nonfinite(k, v) | ~((g <= 0) & beta.isfinite())  # [B, T, H]
+    bad_q = nonfinite(q)
     bad_state = nonfinite(state.hkk.flatten(2), state.hkv.flatten(2))  # [B, H]
     if asking_is_free(q) and not (bad_q.any() or bad.any() or bad_state.any()):
         return (q, k, v, g, beta), state, _unspoilt

@@ -8,8 +8,8 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
+from palaestra.kernels._common.autograd import by_hand
 from palaestra.kernels._common.runtime import acc_dtype, guard
 from palaestra.kernels.rat.ring import after
 from palaestra.kernels.rat.state import RatState
@@ -106,7 +106,7 @@ class _Rat(torch.autograd.Function):
         return o, keys, values, k_last, v_last, pos
 
     @staticmethod
-    @once_differentiable
+    @by_hand
     def backward(
         ctx: Any, do: Tensor, dkeys_out: Tensor, dvalues_out: Tensor, *d_last: Tensor
     ) -> tuple[Tensor | None, ...]:

@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
+from palaestra.kernels._common.autograd import by_hand
 from palaestra.kernels._common.runtime import acc_dtype, steps
 from palaestra.kernels.rat.attend import attend, attend_backward
 from palaestra.kernels.rat.average import average, average_backward, buffer, is_aligned
@@ -106,7 +106,7 @@ class _Window(torch.autograd.Function):
         return o.to(dtype), h[:, :, T].clone(), slots.contiguous()
 
     @staticmethod
-    @once_differentiable
+    @by_hand
     def backward(
         ctx: Any, do: Tensor | None, drun: Tensor | None, dring: Tensor | None
     ) -> tuple[Tensor | None, ...]:
