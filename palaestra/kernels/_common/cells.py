@@ -36,6 +36,11 @@ def empty_state(batch: int, width: int, like: Tensor | None) -> Tensor:
     return torch.zeros(batch, width, dtype=acc_dtype(like.dtype), device=like.device)
 
 
+def nothing_read(x: Tensor, w_hh: Tensor) -> Tensor:
+    """Return the outputs of a window without rows or steps, `[B, T, H]`."""
+    return x.sum(-1, keepdim=True) * w_hh[0].to(x.dtype)
+
+
 def time_major(x: Tensor) -> Tensor:
     """Return `[B, T, ...]` as `[T, B, ...]` in the type of states."""
     return x.transpose(0, 1).to(acc_dtype(x.dtype))

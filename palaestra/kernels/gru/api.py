@@ -8,7 +8,13 @@ import torch
 from torch import Tensor
 
 from palaestra.kernels._common import cells
-from palaestra.kernels._common.cells import check_impl, check_inputs, time_major, without_gradient
+from palaestra.kernels._common.cells import (
+    check_impl,
+    check_inputs,
+    nothing_read,
+    time_major,
+    without_gradient,
+)
 from palaestra.kernels._common.runtime import Impl, acc_dtype, is_none, no_autocast
 from palaestra.kernels._common.validate import check_reset, check_tensor, is_empty
 from palaestra.kernels.gru.scan import GRUScan
@@ -60,7 +66,7 @@ def chunk_gru(
     check_impl(impl)
     weights, reset, h_0 = _window(x, w_ih, w_hh, b_ih, b_hh, reset, cu_seqlens, initial_state)
     if is_empty(x):
-        return x.new_zeros(*x.shape[:2], h_0.shape[1]), h_0 if output_final_state else None
+        return nothing_read(x, w_hh), h_0 if output_final_state else None
     with no_autocast(x.device):
         spoilt = without_gradient(x, reset, h_0)
         h = GRUScan.apply(time_major(x), h_0, reset.t(), *weights, spoilt)
@@ -82,7 +88,7 @@ def recurrent_gru(
     """Read T steps one after the other; the same as `chunk_gru`, slowly."""
     weights, reset, h_t = _window(x, w_ih, w_hh, b_ih, b_hh, reset, cu_seqlens, initial_state)
     if is_empty(x):
-        return x.new_zeros(*x.shape[:2], h_t.shape[1]), h_t if output_final_state else None
+        return nothing_read(x, w_hh), h_t if output_final_state else None
     hs = []
     with no_autocast(x.device):
         for x_t, reset_t in zip(time_major(x).unbind(), reset.unbind(1), strict=True):

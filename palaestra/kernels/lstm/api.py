@@ -8,7 +8,13 @@ directions.
 import torch
 from torch import Tensor
 
-from palaestra.kernels._common.cells import check_impl, check_inputs, time_major, without_gradient
+from palaestra.kernels._common.cells import (
+    check_impl,
+    check_inputs,
+    nothing_read,
+    time_major,
+    without_gradient,
+)
 from palaestra.kernels._common.runtime import Impl, acc_dtype, is_none, no_autocast
 from palaestra.kernels._common.validate import check_reset, check_tensor, is_empty
 from palaestra.kernels.lstm.scan import LSTMScan
@@ -55,7 +61,7 @@ def chunk_lstm(
     check_impl(impl)
     weights, reset, state = _window(x, w_ih, w_hh, b_ih, b_hh, reset, cu_seqlens, initial_state)
     if is_empty(x):
-        return x.new_zeros(*x.shape[:2], state.h.shape[1]), state if output_final_state else None
+        return nothing_read(x, w_hh), state if output_final_state else None
     with no_autocast(x.device):
         spoilt = without_gradient(x, reset, state.h, state.c)
         h, c = LSTMScan.apply(time_major(x), state.h, state.c, reset.t(), *weights, spoilt)
@@ -77,7 +83,7 @@ def recurrent_lstm(
     """Read T steps one after the other; the same as `chunk_lstm`, slowly."""
     weights, reset, state = _window(x, w_ih, w_hh, b_ih, b_hh, reset, cu_seqlens, initial_state)
     if is_empty(x):
-        return x.new_zeros(*x.shape[:2], state.h.shape[1]), state if output_final_state else None
+        return nothing_read(x, w_hh), state if output_final_state else None
     hs = []
     with no_autocast(x.device):
         for x_t, reset_t in zip(time_major(x).unbind(), reset.unbind(1), strict=True):

@@ -10,7 +10,7 @@ import triton.language as tl
 from torch import Tensor
 
 from palaestra.kernels._common.autograd import by_hand
-from palaestra.kernels._common.runtime import acc_dtype, guard
+from palaestra.kernels._common.runtime import INTERPRET, acc_dtype, guard
 from palaestra.kernels.rat.ring import after
 from palaestra.kernels.rat.state import RatState
 from palaestra.kernels.rat.triton_attention import (
@@ -171,7 +171,8 @@ def _blocks(q: Tensor, scale: float, T: int) -> dict[str, Any]:
         "SCALE": scale,
         "BT": min(rows, max(16, triton.next_power_of_2(T))),
         "BM": 16,
-        "DOT": _TYPES[q.dtype],
+        # The interpreter multiplies the bit patterns of bfloat16.
+        "DOT": _TYPES[torch.float32 if INTERPRET and q.dtype == torch.bfloat16 else q.dtype],
         # One stage: a second one would not fit beside wide heads in float32.
         "num_stages": 1,
     }
