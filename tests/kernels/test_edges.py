@@ -13,6 +13,7 @@ from palaestra.kernels.verify.cases import CASES, CELLS, Case, Inputs, Size, for
 
 CPU = torch.device("cpu")
 SMALL = Size(B=2, T=5, H=2, D=4)
+ONE = Size(B=1, T=5, H=1, D=4)
 
 Reader = Callable[..., tuple[Tensor, Any]]
 """Reads a window: `reader(inputs, reset=, initial_state=) -> outputs and the final state`."""
@@ -129,26 +130,23 @@ def test_finite_numbers_stay_so_where_their_sum_would_not(
 
 @every(DECAYING, differentiable=True)
 def test_minus_infinity_forgets_as_a_reset_does(case: Case, name: str) -> None:
-    inputs, reset, at = some_inputs(case), no_resets(), [1, 2, 4]
+    inputs, reset, at = some_inputs(case, ONE), no_resets(ONE), [1, 2, 4]
     reset[:, at] = True
     read, forgetting = readers(case, **case.exact)[name], {n: x.clone() for n, x in inputs.items()}
     forgetting["g"][:, at] = -torch.inf
-    one, two = read(forgetting, reset=no_resets()), read(inputs, reset=reset)
+    one, two = read(forgetting, reset=no_resets(ONE)), read(inputs, reset=reset)
     for x, y in zip((one[0], *tensors(one[1])), (two[0], *tensors(two[1])), strict=True):
         torch.testing.assert_close(x, y, rtol=0, atol=1e-12)
-    found = gradients(read, forgetting, reset=no_resets())
+    found = gradients(read, forgetting, reset=no_resets(ONE))
     for x, y in zip(found, gradients(read, inputs, reset=reset), strict=True):
         torch.testing.assert_close(x, y, rtol=0, atol=1e-11)
 
 
 @every(DECAYING, differentiable=True)
-@pytest.mark.parametrize("value", [-torch.inf, -1e30])
-def test_some_heads_forget_everything_in_all_forms_alike(
-    case: Case, name: str, value: float
-) -> None:
+def test_some_heads_forget_everything_in_all_forms_alike(case: Case, name: str) -> None:
     inputs, reset = some_inputs(case), no_resets()
     reset[1, 3] = True
-    for place in ((0, 2, 1), (1, 3, 0), (1, 4, 1)):
+    for place, value in (((0, 2, 1), -torch.inf), ((1, 3, 0), -torch.inf), ((1, 4, 1), -1e30)):
         inputs["g"][place] = value
     expected = reader_of(case, "recurrent", **case.exact)
     read = readers(case, **case.exact)[name]
@@ -162,7 +160,7 @@ def test_some_heads_forget_everything_in_all_forms_alike(
 
 
 @every(DECAYING)
-@pytest.mark.parametrize("value", [0.5, torch.inf, torch.nan])
+@pytest.mark.parametrize("value", [0.5, torch.nan])
 def test_a_log_decay_above_0_is_not_finite_and_at_resets_not_read(
     case: Case, name: str, value: float
 ) -> None:
@@ -171,7 +169,7 @@ def test_a_log_decay_above_0_is_not_finite_and_at_resets_not_read(
     read = readers(case, **quick(case))[name]
     clean = read(inputs, reset=reset)[0]
     inputs["g"][0, 1, 1] = value
-    inputs["g"][1, 3] = value
+    inputs["g"][1, 3] = torch.inf if value > 0 else value
     o = read(inputs, reset=reset)[0]
     nan = torch.zeros(SMALL[:3], dtype=torch.bool)
     nan[0, 1:3, 1] = True
@@ -211,8 +209,8 @@ def test_second_derivatives_of_attention_are_refused(case: Case, name: str) -> N
 @every(CASES)
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
 def test_autocast_changes_nothing(case: Case, name: str, dtype: torch.dtype) -> None:
-    inputs, read = some_inputs(case, SMALL, dtype), readers(case, **quick(case))[name]
-    given = {"reset": no_resets()}
+    inputs, read = some_inputs(case, ONE, dtype), readers(case, **quick(case))[name]
+    given = {"reset": no_resets(ONE)}
     given["reset"][0, 2] = True
     o, last = read(inputs, **given)
     with torch.autocast("cpu", dtype=torch.bfloat16):

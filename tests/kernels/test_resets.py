@@ -79,3 +79,9 @@ def test_what_does_not_fit_is_named(
 ) -> None:
     with pytest.raises(ValueError, match=f"^{message}:"):
         resolve_reset(reset, cu_seqlens, batch, 6, CPU)
+
+
+@pytest.mark.parametrize("bounds", [[0, 4, 2, 6], [1, 6], [0, 5], [0, 7], [-1, 6], [0], []])
+def test_bounds_that_do_not_cover_the_row_are_named(bounds: list[int]) -> None:
+    with pytest.raises(ValueError, match=r"^cu_seqlens: .* is not \[0, .., 6\] that never falls"):
+        resolve_reset(None, torch.tensor(bounds, dtype=torch.int64), 1, 6, CPU)
