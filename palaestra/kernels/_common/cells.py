@@ -20,14 +20,15 @@ def check_impl(impl: str) -> None:
 
 def check_inputs(x: Tensor, layout: str, gates: int, weights: Weights) -> None:
     """Check inputs of `layout` and the weights that go with them."""
-    check_layout("x", x, layout)
     w_ih, w_hh, b_ih, b_hh = weights
-    check_layout("w_hh", w_hh, f"[{gates} H, H]")
-    types, H, C = (x.dtype, acc_dtype(x.dtype)), w_hh.shape[1], x.shape[-1]
-    check_tensor("w_ih", w_ih, (gates * H, C), types, x.device)
-    check_tensor("w_hh", w_hh, (gates * H, H), types, x.device)
-    check_tensor("b_ih", b_ih, (gates * H,), types, x.device)
-    check_tensor("b_hh", b_hh, (gates * H,), types, x.device)
+    check_layout("x", x, layout)
+    check_layout("w_hh", w_hh, "[.., H]")
+    types, H, device = (x.dtype, acc_dtype(x.dtype)), w_hh.shape[1], x.device
+    rows = gates * H
+    check_tensor("w_ih", w_ih, (rows, x.shape[-1]), types, device)
+    check_tensor("w_hh", w_hh, (rows, H), types, device)
+    check_tensor("b_ih", b_ih, (rows,), types, device)
+    check_tensor("b_hh", b_hh, (rows,), types, device)
 
 
 def empty_state(batch: int, width: int, like: Tensor | None) -> Tensor:
@@ -39,6 +40,12 @@ def empty_state(batch: int, width: int, like: Tensor | None) -> Tensor:
 def nothing_read(x: Tensor, w_hh: Tensor) -> Tensor:
     """Return the outputs of a window without rows or steps, `[B, T, H]`."""
     return x.sum(-1, keepdim=True) * w_hh[0].to(x.dtype)
+
+
+def in_type(xs: tuple[Tensor, ...], dtype: torch.dtype) -> tuple[Tensor, ...]:
+    """Return all of `xs` in `dtype`."""
+    # To ask is far cheaper than `Tensor.to`, which a step would feel.
+    return xs if all(x.dtype is dtype for x in xs) else tuple(x.to(dtype) for x in xs)
 
 
 def time_major(x: Tensor) -> Tensor:

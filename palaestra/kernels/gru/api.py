@@ -4,6 +4,8 @@ Weights have the layout of `torch.nn.GRU`: rows of the reset, update and new gat
 `w_hh [3H, H]`, `b_ih [3H]`, `b_hh [3H]`. README.md holds the formulas of both directions.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -11,11 +13,12 @@ from palaestra.kernels._common import cells
 from palaestra.kernels._common.cells import (
     check_impl,
     check_inputs,
+    in_type,
     nothing_read,
     time_major,
     without_gradient,
 )
-from palaestra.kernels._common.runtime import Impl, acc_dtype, is_none, no_autocast
+from palaestra.kernels._common.runtime import Impl, acc_dtype, no_autocast
 from palaestra.kernels._common.validate import check_reset, check_tensor, is_empty
 from palaestra.kernels.gru.scan import GRUScan
 from palaestra.kernels.resets import resolve_reset
@@ -133,14 +136,13 @@ def step_gru(
     check_tensor("state", state, (len(x), w_hh.shape[1]), acc, x.device)
     reset = check_reset(reset, len(x), x.device)
     with no_autocast(x.device):
-        h = _step(x.to(acc), state, reset, tuple(w.to(acc) for w in weights))
-    return h.to(x.dtype), h
+        x_acc, *weights_acc = in_type((x, *weights), acc)
+        h = _step(x_acc, state, reset, weights_acc)
+    return h if x.dtype is acc else h.to(x.dtype), h
 
 
-def _step(x: Tensor, h_tm1: Tensor, reset: Tensor, weights: tuple[Tensor, ...]) -> Tensor:
-    if not is_none(reset):
-        h_tm1 = h_tm1.masked_fill(reset.unsqueeze(-1), 0)
-    return torch.gru_cell(x, h_tm1, *weights)
+def _step(x: Tensor, h_tm1: Tensor, reset: Tensor, weights: Sequence[Tensor]) -> Tensor:
+    return torch.gru_cell(x, h_tm1.masked_fill(reset.unsqueeze(-1), 0), *weights)
 
 
 def _window(
@@ -161,4 +163,4 @@ def _window(
         state = empty_state(B, H, like=x)
     check_tensor("initial_state", state, (B, H), acc, x.device)
     reset = resolve_reset(reset, cu_seqlens, B, T, x.device)
-    return tuple(w.to(acc) for w in weights), reset, state
+    return in_type(weights, acc), reset, state

@@ -5,17 +5,20 @@ Weights have the layout of `torch.nn.LSTM`: rows of the input, forget, cell and 
 directions.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from palaestra.kernels._common.cells import (
     check_impl,
     check_inputs,
+    in_type,
     nothing_read,
     time_major,
     without_gradient,
 )
-from palaestra.kernels._common.runtime import Impl, acc_dtype, is_none, no_autocast
+from palaestra.kernels._common.runtime import Impl, acc_dtype, no_autocast
 from palaestra.kernels._common.validate import check_reset, check_tensor, is_empty
 from palaestra.kernels.lstm.scan import LSTMScan
 from palaestra.kernels.lstm.state import LstmState, empty_state
@@ -127,15 +130,15 @@ def step_lstm(
     _check_state("state", state, x, w_hh)
     reset, acc = check_reset(reset, len(x), x.device), acc_dtype(x.dtype)
     with no_autocast(x.device):
-        state = _step(x.to(acc), state, reset, tuple(w.to(acc) for w in weights))
-    return state.h.to(x.dtype), state
+        x_acc, *weights_acc = in_type((x, *weights), acc)
+        state = _step(x_acc, state, reset, weights_acc)
+    return state.h if x.dtype is acc else state.h.to(x.dtype), state
 
 
-def _step(x: Tensor, state: LstmState, reset: Tensor, weights: tuple[Tensor, ...]) -> LstmState:
-    h_tm1, c_tm1 = state.h, state.c
-    if not is_none(reset):
-        h_tm1, c_tm1 = (s.masked_fill(reset.unsqueeze(-1), 0) for s in (h_tm1, c_tm1))
-    return LstmState(*torch.lstm_cell(x, (h_tm1, c_tm1), *weights))
+def _step(x: Tensor, state: LstmState, reset: Tensor, weights: Sequence[Tensor]) -> LstmState:
+    first = reset.unsqueeze(-1)
+    before = state.h.masked_fill(first, 0), state.c.masked_fill(first, 0)
+    return LstmState(*torch.lstm_cell(x, before, *weights))
 
 
 def _window(
@@ -156,7 +159,7 @@ def _window(
         state = empty_state(B, w_hh.shape[1], like=x)
     _check_state("initial_state", state, x, w_hh)
     reset = resolve_reset(reset, cu_seqlens, B, T, x.device)
-    return tuple(w.to(state.h.dtype) for w in weights), reset, state
+    return in_type(weights, state.h.dtype), reset, state
 
 
 def _check_state(name: str, state: LstmState, x: Tensor, w_hh: Tensor) -> None:
