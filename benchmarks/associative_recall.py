@@ -39,7 +39,7 @@ from associative_report import Point, Run, picture, table
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from palaestra.kernels.check import machine
+from palaestra.kernels.verify.check import machine
 from palaestra.policies.language import IGNORED, PalaestraForCausalLM
 from palaestra.policies.language_config import PalaestraConfig
 

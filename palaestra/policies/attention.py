@@ -12,13 +12,13 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from palaestra.experience.state import State
-from palaestra.kernels._common.resets import positions
 from palaestra.kernels.attention import (
     AttentionState,
     chunk_attention,
     empty_state,
     step_attention,
 )
+from palaestra.kernels.resets import positions
 from palaestra.options import Options
 from palaestra.policies.base import Backbone
 from palaestra.policies.sequence import SequenceConfig, SequencePolicy

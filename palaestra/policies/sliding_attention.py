@@ -8,14 +8,14 @@ from pydantic import Field
 from torch import Tensor
 
 from palaestra.experience.state import State
-from palaestra.kernels._common.resets import positions
-from palaestra.kernels._common.rotary import rotate
 from palaestra.kernels.attention import (
     AttentionState,
     chunk_attention,
     empty_state,
     step_attention,
 )
+from palaestra.kernels.resets import positions
+from palaestra.kernels.rotary import rotate
 from palaestra.options import Options
 from palaestra.policies.base import Backbone
 from palaestra.policies.layers import fan_in_linear

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 
 from palaestra.kernels._common import runtime
-from palaestra.kernels.accuracy import BOUNDS, Error, chunk_errors, step_errors
-from palaestra.kernels.cases import CASES, OPERATORS, Case, forms
+from palaestra.kernels.verify.accuracy import BOUNDS, Error, chunk_errors, step_errors
+from palaestra.kernels.verify.cases import CASES, OPERATORS, Case, forms
 
 
 @dataclass(frozen=True)
@@ -125,8 +125,6 @@ def _check_operator(op: str, device: str) -> Iterator[Row]:
 
 
 def _dtypes(op: str, impl: str, device: str) -> tuple[torch.dtype, ...]:
-    if op == "gru":
-        return torch.float64, torch.float32
     if impl == "triton":  # its interpreter multiplies bfloat16 wrongly; a GPU is not for float64
         other = torch.bfloat16 if device == "cuda" else torch.float64
         return other, torch.float32

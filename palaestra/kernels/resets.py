@@ -7,6 +7,8 @@ already running before the window.
 import torch
 from torch import Tensor
 
+from palaestra.kernels._common.runtime import asking_is_free
+
 
 def segments(reset: Tensor) -> Tensor:
     """Return the number of each step's segment, int64 `[B, T]`, from `reset [B, T]`."""
@@ -45,8 +47,8 @@ def resolve_reset(
     Args:
       reset: bool or uint8 `[batch, length]`, or None.
       cu_seqlens: int32 or int64 `[N + 1]`, where each of N packed episodes begins, and `length`
-        last; needs `batch` 1. Episodes may be empty: they leave no trace. Its values are not
-        checked, since that would wait for the device.
+        last; needs `batch` 1. Episodes may be empty: they leave no trace. Elsewhere than on CPU
+        its values are checked on the device, where a wrong one ends the program.
       batch: rows.
       length: steps.
       device: where the mask has to be.
@@ -77,6 +79,20 @@ def _packed(cu_seqlens: Tensor, batch: int, length: int, device: torch.device) -
         raise ValueError(f"cu_seqlens: packed episodes need one row, not {batch}.")
     if cu_seqlens.device != device:
         raise ValueError(f"cu_seqlens: it is on {cu_seqlens.device}, the others are on {device}.")
+    _check_bounds(cu_seqlens, length)
     # An empty episode at the end begins at `length`: one slot more takes it.
     first = torch.zeros(length + 1, dtype=torch.bool, device=device)
     return first.index_fill(0, cu_seqlens[:-1].long(), True)[:length].unsqueeze(0)
+
+
+def _check_bounds(cu_seqlens: Tensor, length: int) -> None:
+    accepted = f"[0, .., {length}] that never falls"
+    if asking_is_free(cu_seqlens):
+        bounds = cu_seqlens.tolist()
+        if not bounds or bounds[0] != 0 or bounds[-1] != length or bounds != sorted(bounds):
+            raise ValueError(f"cu_seqlens: {bounds} is not {accepted}.")
+        return
+    # To ask would wait for the device.
+    rises = (cu_seqlens.diff() >= 0).all()
+    fits = rises & (cu_seqlens[0] == 0) & (cu_seqlens[-1] == length)
+    torch._assert_async(fits, f"cu_seqlens: it is not {accepted}.")

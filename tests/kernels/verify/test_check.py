@@ -12,8 +12,8 @@ from torch import Tensor
 from typer.testing import CliRunner
 
 from palaestra.errors import UserError
-from palaestra.kernels import accuracy, cases, check
-from palaestra.kernels.cases import CASES, OPERATORS, Forms, Size, forms, make_inputs
+from palaestra.kernels.verify import accuracy, cases, check
+from palaestra.kernels.verify.cases import CASES, OPERATORS, Forms, Size, forms, make_inputs
 from palaestra.runs.cli.kernels import kernels
 
 
@@ -41,12 +41,12 @@ def test_every_operator_passes_on_the_cpu(op: str) -> None:
 
 
 def test_auto_is_the_reference_on_the_cpu() -> None:
-    chosen = [row.impl for row in check.check(["gla"], "cpu") if row.auto]
+    chosen = [row.impl for row in check.check(["attention"], "cpu") if row.auto]
     assert chosen == ["reference"] * 3 + ["step reference"] * 2
 
 
 def test_triton_without_a_gpu_is_absent_and_no_failure() -> None:
-    rows = rows_of("gla")
+    rows = rows_of("attention")
     for row in (rows["triton", "-"], rows["step triton", "-"]):
         assert row.status == "absent"
         assert row.note
@@ -55,7 +55,7 @@ def test_triton_without_a_gpu_is_absent_and_no_failure() -> None:
 def test_a_choice_that_has_no_kernels_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(check.runtime, "choose", lambda impl, device: "triton")
     monkeypatch.setattr(check, "find_spec", lambda name: None)
-    row = rows_of("gla")["triton", "-"]
+    row = rows_of("attention")["triton", "-"]
     assert (row.status, row.note) == ("failed", "this operator has no Triton kernels")
 
 
@@ -140,7 +140,7 @@ def test_the_command_prints_machine_table_and_summary() -> None:
     assert result.exit_code == 0
     assert f"torch               {torch.__version__}" in result.stdout
     assert "reference (auto)" in result.stdout
-    assert result.stdout.endswith("4 ok\n")
+    assert result.stdout.endswith("5 ok\n")
 
 
 def test_the_command_prints_one_json_object() -> None:

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from palaestra.kernels._common.broken import broken_steps, not_finite
+from palaestra.kernels._common.nonfinite import nonfinite, nonfinite_reach
 from palaestra.kernels._common.runtime import asking_is_free
 
 
@@ -24,7 +24,7 @@ class Clean(NamedTuple):
     """bool `[B, H, 1, 1]`, of the state after the window."""
 
     def spoilt(self, o: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        """Return output and final state with NaN where a broken step shows."""
+        """Return output and final state with NaN where a non-finite step shows."""
         if asking_is_free(o) and not self.bad_o.any():
             return o, state
         return o.masked_fill(self.bad_o, torch.nan), state.masked_fill(self.bad_state, torch.nan)
@@ -39,13 +39,13 @@ def clean(
     state: Tensor,
     reset: Tensor,
 ) -> Clean:
-    """Return the arguments without broken steps."""
-    bad_q, bad_S = not_finite(q), not_finite(state.flatten(2))
-    bad = not_finite(k, v, beta.unsqueeze(-1))
+    """Return the arguments without non-finite steps."""
+    bad_q, bad_S = nonfinite(q), nonfinite(state.flatten(2))
+    bad = nonfinite(k, v, beta.unsqueeze(-1))
     if g is not None:
         bad = bad | (~(g <= 0) & ~reset.unsqueeze(-1))
-    broken = broken_steps(bad, bad_S, reset)
-    bad_o, bad_state = (broken | bad_q).unsqueeze(-1), broken[:, -1, :, None, None]
+    reached = nonfinite_reach(bad, bad_S, reset)
+    bad_o, bad_state = (reached | bad_q).unsqueeze(-1), reached[:, -1, :, None, None]
     if asking_is_free(q) and not (bad_o.any() or bad_S.any()):
         return Clean(q, k, v, beta, g, state, bad_o, bad_state)
     return Clean(

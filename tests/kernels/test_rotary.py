@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from palaestra.kernels._common.rotary import KEPT_POSITIONS, rotate, turn, turns
+from palaestra.kernels.rotary import KEPT_POSITIONS, rotate, turn, turns
 
 
 def test_rotation_keeps_lengths_and_depends_on_distance_alone() -> None:

@@ -216,7 +216,9 @@ def gradcheck(kind: str, impl: str) -> bool:
         inputs = dict(zip(shapes, values, strict=True))
         return chunk_gla(**inputs, reset=reset, output_final_state=True, impl=impl)
 
-    return torch.autograd.gradcheck(outputs, [y.requires_grad_() for y in x.values()])
+    # Along one random direction in Triton, whose interpreter is slow.
+    inputs, fast = [y.requires_grad_() for y in x.values()], impl == "triton"
+    return torch.autograd.gradcheck(outputs, inputs, fast_mode=fast)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -225,7 +227,6 @@ def test_gradients_equal_finite_differences(kind: str) -> None:
 
 
 @needs_triton
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_gradients_in_triton_equal_finite_differences(kind: str) -> None:
     assert gradcheck(kind, "triton")
@@ -347,14 +348,6 @@ def test_a_step_compiles_into_one_graph() -> None:
     inputs = [x[n][:, 0] for n in ("q", "k", "v", "g")]
     state, reset = x["initial_state"], x["reset"][:, 0]
     assert_equal(step(*inputs, state, reset=reset), step_gla(*inputs, state, reset=reset))
-
-
-def test_autocast_does_not_lower_the_precision() -> None:
-    x = make("head", dtype=torch.float32)
-    with torch.autocast("cpu", torch.bfloat16):
-        found = run(chunk_gla, x)
-    for y, z in zip(found, run(chunk_gla, x), strict=True):
-        assert torch.equal(y, z)
 
 
 @needs_triton

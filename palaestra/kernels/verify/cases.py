@@ -72,8 +72,6 @@ class Case:
 
 def forms(op: str) -> Forms:
     """Import an operator and return its forms."""
-    if op == "gru":
-        return _gru_forms()
     module = import_module(f"palaestra.kernels.{op}")
     return Forms(*(getattr(module, f"{form}_{op}") for form in Forms._fields))
 
@@ -135,11 +133,24 @@ def _rat(normal: Normal, size: Size) -> Inputs:
     return {"q": q, "k": k, "v": normal(*size), "g": (normal(*size) + 2).sigmoid()}
 
 
-def _gru(normal: Normal, size: Size) -> Inputs:
-    B, T, H, D = size
-    n = H * D
-    weights = {"w_ih": (3 * n, n), "w_hh": (3 * n, n), "b_ih": (3 * n,), "b_hh": (3 * n,)}
-    return {"x": normal(B, T, n)} | {name: n**-0.5 * normal(*s) for name, s in weights.items()}
+def _cell(gates: int) -> Callable[[Normal, Size], Inputs]:
+    def draw(normal: Normal, size: Size) -> Inputs:
+        B, T, H, D = size
+        n, rows = H * D, gates * H * D
+        shapes = {"w_ih": (rows, n), "w_hh": (rows, n), "b_ih": (rows,), "b_hh": (rows,)}
+        return {"x": normal(B, T, n)} | {name: n**-0.5 * normal(*s) for name, s in shapes.items()}
+
+    return draw
+
+
+CELLS = ("gru", "lstm")
+"""Operators with one input and weights, in place of queries, keys and values."""
+
+_CELL: dict[str, Any] = {
+    "timeless": ("w_ih", "w_hh", "b_ih", "b_hh"),
+    "blocks": False,
+    "impls": ("reference",),
+}
 
 
 CASES = (
@@ -151,43 +162,8 @@ CASES = (
     Case("delta", "gated", _gated_delta),
     Case("mesa", "", _mesa, ("lamb",), exact={"num_steps": 200, "tol": 1e-14}),
     Case("rat", "", _rat, options={"chunk_length": 16}, memory={"capacity": 4}, blocks=False),
-    Case("gru", "", _gru, ("w_ih", "w_hh", "b_ih", "b_hh"), blocks=False, impls=("reference",)),
+    Case("gru", "", _cell(3), **_CELL),
+    Case("lstm", "", _cell(4), **_CELL),
 )
 
 OPERATORS = tuple(dict.fromkeys(case.op for case in CASES))
-
-
-def _gru_forms() -> Forms:
-    """Return the unit's forms with the arguments of the others; its weights are inputs."""
-    from palaestra.kernels.gru import gru_scan, gru_step
-
-    def parts(x: Tensor, reset: Tensor | None, state: Any) -> tuple[Tensor, Tensor]:
-        if reset is None:
-            reset = torch.zeros(x.shape[:2], dtype=torch.bool, device=x.device)
-        return reset, x.new_zeros(len(x), x.shape[-1]) if state is None else state
-
-    def chunk(
-        x: Tensor, *, reset: Tensor | None = None, initial_state: Any = None, impl: str = "auto",
-        output_final_state: bool = False, **weights: Tensor,
-    ) -> tuple[Tensor, Any]:  # fmt: skip
-        reset, h_0 = parts(x, reset, initial_state)
-        h = gru_scan(x.transpose(0, 1), h_0, reset.t(), **weights)
-        return h.transpose(0, 1), h[-1] if output_final_state else None
-
-    def recurrent(
-        x: Tensor, *, reset: Tensor | None = None, initial_state: Any = None,
-        output_final_state: bool = False, **weights: Tensor,
-    ) -> tuple[Tensor, Any]:  # fmt: skip
-        reset, h_0 = parts(x, reset, initial_state)
-        hs = [h_0]
-        for x_t, reset_t in zip(x.unbind(1), reset.unbind(1), strict=True):
-            hs.append(gru_step(x_t, hs[-1], reset_t, **weights))
-        return torch.stack(hs[1:], 1), hs[-1] if output_final_state else None
-
-    def step(
-        x: Tensor, *, state: Tensor, reset: Tensor, impl: str = "auto", **weights: Tensor
-    ) -> tuple[Tensor, Any]:  # fmt: skip
-        h = gru_step(x, state, reset, **weights)
-        return h, h
-
-    return Forms(chunk, recurrent, step)

@@ -1,4 +1,4 @@
-"""Cache and window on one line of keys, in the order of time.
+"""The context of a window: carried keys and its own on one line, in the order of time.
 
 The carried state's last W - 1 steps come first, then the T steps of the window: step t stands at
 place P + t, with P = W - 1, or P = 0 without a state. What query t sees is then an interval,
@@ -10,11 +10,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from palaestra.kernels._common.resets import positions, segments, starts
 from palaestra.kernels.attention.state import AttentionState
+from palaestra.kernels.resets import positions, segments, starts
 
 
-class Line(NamedTuple):
+class Context(NamedTuple):
     """Keys, values and what each query sees of them."""
 
     k: Tensor
@@ -27,8 +27,10 @@ class Line(NamedTuple):
     """P."""
 
 
-def lay(k: Tensor, v: Tensor, reset: Tensor, state: AttentionState | None, window: int) -> Line:
-    """Return the line of the window `k, v [B, T, H, D]` after `state`."""
+def make_context(
+    k: Tensor, v: Tensor, reset: Tensor, state: AttentionState | None, window: int
+) -> Context:
+    """Return the context of the window `k, v [B, T, H, D]` after `state`."""
     P = 0 if state is None else window - 1
     place = P + torch.arange(k.shape[1], device=k.device)
     begun = segments(reset) > 0
@@ -40,19 +42,19 @@ def lay(k: Tensor, v: Tensor, reset: Tensor, state: AttentionState | None, windo
         k, v = (torch.cat([_take(x, order), y], 1) for x, y in ((state.k, k), (state.v, v)))
         oldest = (P - state.pos.long()).clamp(min=0).unsqueeze(1)
     lo = torch.where(begun, P + starts(reset), oldest).maximum(place - (window - 1))
-    return Line(k, v, lo, P)
+    return Context(k, v, lo, P)
 
 
 def last_state(
-    line: Line, reset: Tensor, state: AttentionState | None, window: int
+    context: Context, reset: Tensor, state: AttentionState | None, window: int
 ) -> AttentionState:
-    """Return the ring buffer after the last step of the line."""
+    """Return the ring buffer after the last step of the context."""
     pos = reset.new_zeros(len(reset), dtype=torch.int32) if state is None else state.pos
     p = positions(reset, pos)[:, -1:]  # (B, 1)
     age = (p - torch.arange(window, device=p.device)) % window  # 0 for the last step
-    place = (line.k.shape[1] - 1 - age).clamp(min=0)
+    place = (context.k.shape[1] - 1 - age).clamp(min=0)
     empty = (age > p)[:, None, :, None]
-    k, v = (_ring(x, place).masked_fill(empty, 0) for x in (line.k, line.v))
+    k, v = (_ring(x, place).masked_fill(empty, 0) for x in (context.k, context.v))
     return AttentionState(k, v, (p.squeeze(1) + 1).int())
 
 
@@ -62,7 +64,7 @@ def _take(ring: Tensor, order: Tensor) -> Tensor:
     return ring[rows, :, order]
 
 
-def _ring(line: Tensor, place: Tensor) -> Tensor:
-    """Return the places `[B, W]` of `line [B, P + T, H, D]` as `[B, H, W, D]`."""
-    rows = torch.arange(len(line), device=line.device).unsqueeze(1)
-    return line[rows, place].transpose(1, 2).contiguous()
+def _ring(context: Tensor, place: Tensor) -> Tensor:
+    """Return the places `[B, W]` of `context [B, P + T, H, D]` as `[B, H, W, D]`."""
+    rows = torch.arange(len(context), device=context.device).unsqueeze(1)
+    return context[rows, place].transpose(1, 2).contiguous()

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from palaestra.kernels.cases import Case, Forms, Inputs, Size, cast_inputs, make_inputs
+from palaestra.kernels.verify.cases import Case, Forms, Inputs, Size, cast_inputs, make_inputs
 
 SIZES = {16: Size(B=3, T=37, H=2, D=16)}
 """Windows by the size of chunks; the last chunk is not full."""

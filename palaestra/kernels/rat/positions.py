@@ -13,7 +13,7 @@ from torch.nn.functional import pad
 from palaestra.kernels._common.runtime import is_none, steps
 
 
-class Phase(NamedTuple):
+class ChunkPositions(NamedTuple):
     """Episode and chunk of every step of a window, int64 `[B, T]`."""
 
     origin: Tensor
@@ -24,12 +24,12 @@ class Phase(NamedTuple):
     """Index l in the chunk, 0 .. L - 1."""
 
 
-def phases(reset: Tensor, pos: Tensor, L: int) -> Phase:
-    """Return the phase of each step from `reset [B, T]`, `pos [B]` and the chunk length."""
+def chunk_positions(reset: Tensor, pos: Tensor, L: int) -> ChunkPositions:
+    """Return where each step lies from `reset [B, T]`, `pos [B]` and the chunk length."""
     t = steps(reset.shape[1], reset.device)
     origin = torch.where(reset, t, -pos.unsqueeze(1)).cummax(1).values
     p = t - origin
-    return Phase(origin, p // L, p % L)
+    return ChunkPositions(origin, p // L, p % L)
 
 
 def ends(inside: Tensor, L: int) -> Tensor:
@@ -61,13 +61,13 @@ def slot_ends(pos: Tensor, now: int, L: int, capacity: int) -> Tensor:
     return (now - 1 - pos % L) - L * back
 
 
-def hidden(phase: Phase, end: Tensor, L: int, capacity: int) -> Tensor:
+def hidden(position: ChunkPositions, end: Tensor, L: int, capacity: int) -> Tensor:
     """Return which of the chunks finished at `end [B, M]` each step does not see, `[B, M, T]`.
 
     It sees those of its episode that were finished before its own chunk began, the last C of them.
     """
-    begin = steps(phase.inside.shape[1], end.device) - phase.inside
-    oldest = torch.maximum(phase.origin, begin - capacity * L)
+    begin = steps(position.inside.shape[1], end.device) - position.inside
+    oldest = torch.maximum(position.origin, begin - capacity * L)
     end = end.unsqueeze(2)
     return (end < oldest.unsqueeze(1)) | (end >= begin.unsqueeze(1))
 
@@ -94,7 +94,7 @@ def sources(pos: Tensor, T: int, L: int, capacity: int, carried: int) -> Tensor:
 class Places(NamedTuple):
     """Where everything lies: made from resets and positions alone."""
 
-    goes_on: Tensor
+    continues: Tensor
     """bool `[B, T]`: false where a chunk begins."""
     chunk: Tensor
     """Chunk index of each step `[B, T]`."""
@@ -112,12 +112,12 @@ def places(reset: Tensor, pos: Tensor, L: int, capacity: int, carried: bool) -> 
     """Return where everything lies in a window that starts after `pos [B]` steps of an episode.
 
     `carried` false says that the ring is empty. It is left out, M = N, where it is known to be
-    empty or that no row goes on with an episode.
+    empty or that no row continues an episode.
     """
-    phase = phases(reset, pos, L)
-    end, after = ends(phase.inside, L), reset.shape[1] - phase.origin[:, -1]
-    known = capacity if carried and not is_none(phase.origin < 0) else 0
+    position = chunk_positions(reset, pos, L)
+    end, after = ends(position.inside, L), reset.shape[1] - position.origin[:, -1]
+    known = capacity if carried and not is_none(position.origin < 0) else 0
     seen = torch.cat([slot_ends(pos, 0, L, capacity), end], 1) if known else end
     source = sources(after, reset.shape[1], L, capacity, known)
-    unseen = hidden(phase, seen, L, capacity)
-    return Places(phase.inside > 0, phase.chunk, end, unseen, source, after)
+    unseen = hidden(position, seen, L, capacity)
+    return Places(position.inside > 0, position.chunk, end, unseen, source, after)

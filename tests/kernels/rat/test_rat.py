@@ -10,7 +10,7 @@ from torch import Tensor
 
 from palaestra.kernels._common.runtime import HAS_TRITON
 from palaestra.kernels.rat import RatState, chunk_rat, empty_state, recurrent_rat, step_rat
-from palaestra.kernels.rat.phase import ends, phases
+from palaestra.kernels.rat.positions import chunk_positions, ends
 
 B, T, H, G, D, L, C = 4, 29, 4, 2, 6, 4, 3
 
@@ -219,7 +219,7 @@ def test_finished_chunks_fit_one_to_each_l_steps_whatever_the_resets() -> None:
     for seed in range(20):
         reset = some_resets(30, T, 0.15, seed)
         pos = torch.randint(0, 9, (30,), generator=torch.Generator().manual_seed(seed))
-        inside = phases(reset, pos, L).inside
+        inside = chunk_positions(reset, pos, L).inside
         found = ends(inside, L)
         assert found.shape == (30, -(-T // L))
         for row, at in enumerate(found):
@@ -281,7 +281,7 @@ def test_gradients_are_finite_differences_with_a_carried_state() -> None:
         assert last is not None
         return o, last.k_end, last.v_end, last.k_run, last.v_run
 
-    assert torch.autograd.gradcheck(read, tuple(x.requires_grad_() for x in inputs))
+    assert torch.autograd.gradcheck(read, tuple(x.requires_grad_() for x in inputs), fast_mode=True)
 
 
 @pytest.mark.parametrize("p", [0.0, 0.1, 1.0])
@@ -445,10 +445,13 @@ def test_extreme_gates_and_sizes_stay_finite(gate: float, size: float) -> None:
 
 
 @pytest.mark.slow
-def test_ten_thousand_steps_equal_one_window() -> None:
-    xs = make(1, 10_000, 1, 1, dtype=torch.float32)
+def test_steps_up_to_the_ten_thousandth_equal_one_window() -> None:
+    xs = make(1, 1_000, 1, 1, dtype=torch.float32)
     state = empty_state(1, 1, 8, D)
-    reset = torch.zeros(1, 10_000, dtype=torch.bool)
+    for x in (state.k_end, state.v_end, state.k_run, state.v_run):
+        x.copy_(torch.randn(x.shape, generator=torch.Generator().manual_seed(5)))
+    state.pos += 9_000
+    reset = torch.zeros(1, 1_000, dtype=torch.bool)
     o, last = stepped(xs, reset, state)
     expected, _ = chunk_rat(*xs, initial_state=state)
     assert (o - expected).abs().max() < 1e-5
@@ -502,9 +505,9 @@ needs_triton = pytest.mark.skipif(not HAS_TRITON, reason="the package triton is 
 @pytest.mark.parametrize(
     ("steps", "width", "length", "options"),
     [
-        (18, 6, 4, {}),
+        (10, 6, 4, {}),
         (5, 5, 1, {"rope_base": None}),
-        (17, 20, 16, {"scale": 0.3}),
+        (12, 20, 16, {"scale": 0.3}),
         (1, 4, 3, {}),
     ],
 )

@@ -1,11 +1,11 @@
-"""What broken steps, whose numbers are not finite, do to a window: `_common/broken.py` says why."""
+"""What non-finite steps do to a window: `_common/nonfinite.py` says why."""
 
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from palaestra.kernels._common.broken import broken_steps, not_finite
+from palaestra.kernels._common.nonfinite import nonfinite, nonfinite_reach
 from palaestra.kernels._common.runtime import asking_is_free
 from palaestra.kernels.mesa.state import MesaState
 
@@ -29,12 +29,13 @@ def cleaned(
     The third result takes output and final state and sets to NaN what such a step has reached.
     """
     g = g.masked_fill(reset.unsqueeze(-1), 0)
-    bad_q, bad = not_finite(q), not_finite(k, v) | ~(g + beta).isfinite()  # [B, T, H]
-    bad_state = not_finite(state.hkk.flatten(2), state.hkv.flatten(2))  # [B, H]
+    bad = nonfinite(k, v) | ~((g <= 0) & beta.isfinite())  # [B, T, H]
+    bad_q = nonfinite(q)
+    bad_state = nonfinite(state.hkk.flatten(2), state.hkv.flatten(2))  # [B, H]
     if asking_is_free(q) and not (bad_q.any() or bad.any() or bad_state.any()):
         return (q, k, v, g, beta), state, _unspoilt
 
-    reached = broken_steps(bad, bad_state, reset)
+    reached = nonfinite_reach(bad, bad_state, reset)
     x = (
         q.masked_fill(bad_q.unsqueeze(-1), 0),
         k.masked_fill(bad.unsqueeze(-1), 0),
