@@ -22,6 +22,7 @@ from palaestra.registry import registry
 
 __all__ = ["Backbone", "Observation", "Policy", "PolicyOutput", "PolicySpec", "make"]
 
+
 class PolicyOutput(NamedTuple):
     """What a policy says at each step."""
 

@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from palaestra.policies.base import Backbone
+from palaestra.policies.backbone import Backbone
 from palaestra.policies.layers import SwiGLU, fan_in_linear
 from palaestra.policies.state import State
 

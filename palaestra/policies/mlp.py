@@ -8,7 +8,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from palaestra.options import Options
-from palaestra.policies.base import Backbone
+from palaestra.policies.backbone import Backbone
 from palaestra.policies.init import orthogonal
 from palaestra.policies.sequence import SequenceConfig, SequencePolicy
 from palaestra.policies.state import State

@@ -27,6 +27,7 @@ CASES: dict[str, tuple[spaces.Space[Any], str, dict[str, Any]]] = {
     "lstm": (spaces.Box(-1, 1, (3,)), "lstm", {"hidden_size": 8, "horizon": 20}),
     "lstm, separate critic": (spaces.Discrete(3), "lstm", {"separate_critic": True}),
     "sliding-attention": (spaces.Box(-1, 1, (3,)), "sliding-attention", SMALL),
+    "attention": (spaces.Box(-1, 1, (3,)), "attention", SMALL),
     "rat": (spaces.Box(-1, 1, (3,)), "rat", SMALL),
     "rat-swa": (spaces.Box(-1, 1, (3,)), "rat-swa", SMALL),
     "gla": (spaces.Box(-1, 1, (3,)), "gla", SMALL | {"convolution": True}),
