@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 from pydantic import Field, model_validator
 
 from palaestra.options import validate
-from palaestra.policies.language_library import PreTrainedConfig
+from palaestra.policies.language.library import PreTrainedConfig
 from palaestra.policies.mixture import MixtureConfig
 
 
@@ -48,7 +48,7 @@ class PalaestraConfig(PreTrainedConfig):
     """
 
     model_type = "palaestra"
-    keys_to_ignore_at_inference: ClassVar[list[str]] = ["past_key_values"]
+    keys_to_ignore_at_inference: ClassVar[list[str]] = ["past_key_values", "cache"]
     attribute_map: ClassVar[dict[str, str]] = {
         "hidden_size": "width",
         "num_attention_heads": "heads",

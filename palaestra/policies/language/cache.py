@@ -6,14 +6,14 @@ import torch
 from torch import Tensor
 
 from palaestra.experience.state import State
-from palaestra.policies.language_library import Cache
+from palaestra.policies.language.library import Cache
 
 
 class RecurrentCache(Cache):
     """The state after the tokens read so far; its size does not grow with their number.
 
-    Like every cache of the library it is changed in place. `copy.deepcopy` keeps a prefix to go
-    on from several times.
+    Like every cache of the library it is changed in place. `copy.deepcopy` keeps a prefix to
+    continue from several times.
     """
 
     def __init__(self) -> None:
@@ -68,6 +68,11 @@ class RecurrentCache(Cache):
     def is_croppable(self) -> bool:
         """Return False."""
         return False
+
+    @property
+    def is_linear(self) -> list[bool]:
+        """Return `[False]`: generation then leaves out the tokens that have been read."""
+        return [False]
 
     @property
     def is_initialized(self) -> bool:

@@ -1,11 +1,4 @@
-"""The policies' blocks as a causal language model of the library `transformers`.
-
-    config = PalaestraConfig(vocab_size=512, width=128, layers=["attention", "mesa"])
-    model = PalaestraForCausalLM(config)
-    model.generate(tokens, max_new_tokens=20)
-
-Importing this module registers both classes with `AutoConfig` and `AutoModelForCausalLM`.
-"""
+"""The language model: embeddings, the policies' blocks, next-token logits."""
 
 from typing import Any, cast
 
@@ -17,11 +10,10 @@ from palaestra.experience.state import State
 from palaestra.kernels.gla import lightning_decay
 from palaestra.policies.block import Block
 from palaestra.policies.gla import GLAMixer
-from palaestra.policies.language_cache import RecurrentCache
-from palaestra.policies.language_config import PalaestraConfig
-from palaestra.policies.language_library import (
-    AutoConfig,
-    AutoModelForCausalLM,
+from palaestra.policies.language.cache import RecurrentCache
+from palaestra.policies.language.config import PalaestraConfig
+from palaestra.policies.language.library import (
+    CACHE,
     CausalLMOutputWithPast,
     GenerationMixin,
     PreTrainedModel,
@@ -32,6 +24,12 @@ from palaestra.policies.stack import StackState
 
 IGNORED = -100
 """Label of a token that the loss leaves out."""
+
+_NOT_HERE = ("output_attentions", "output_router_logits")
+"""What the library asks other models for."""
+
+_PACKING = ("cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k", "seq_idx")
+"""What a collator that packs rows says of the documents beside their positions."""
 
 
 class PalaestraForCausalLM(PreTrainedModel, GenerationMixin):
@@ -103,6 +101,7 @@ class PalaestraForCausalLM(PreTrainedModel, GenerationMixin):
         attention_mask: Tensor | None = None,
         position_ids: Tensor | None = None,
         past_key_values: RecurrentCache | None = None,
+        cache: RecurrentCache | None = None,
         inputs_embeds: Tensor | None = None,
         labels: Tensor | None = None,
         use_cache: bool | None = None,
@@ -110,6 +109,7 @@ class PalaestraForCausalLM(PreTrainedModel, GenerationMixin):
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
         logits_to_keep: int | Tensor = 0,
+        num_items_in_batch: int | Tensor | None = None,
         **kwargs: Any,
     ) -> CausalLMOutputWithPast | tuple[Any, ...]:
         """Read T tokens.
@@ -117,9 +117,11 @@ class PalaestraForCausalLM(PreTrainedModel, GenerationMixin):
         Args:
           input_ids: `[B, T]`.
           attention_mask: `[B, T]`, or with the tokens in the cache before; zeros are padding, to
-            the left or to the right of the document.
+            the left or to the right of the document. The state is that after a row's last token:
+            what follows padding to the right in a later call continues the document.
           position_ids: `[B, T]`; they only tell where documents begin, at position 0.
-          past_key_values: the state to go on from; it is changed in place.
+          past_key_values: the state to continue from; it is changed in place.
+          cache: the same; the library's newer name.
           inputs_embeds: `[B, T, width]` instead of `input_ids`.
           labels: `[B, T]`, compared with the logits one token earlier; -100 is left out, and so is
             the first token of every document.
@@ -128,17 +130,24 @@ class PalaestraForCausalLM(PreTrainedModel, GenerationMixin):
           output_hidden_states: whether to return the input of every block, and the last output.
           return_dict: whether to return an object (default) or a tuple.
           logits_to_keep: number of last tokens to return logits of, or their indices; 0 is all.
-          **kwargs: go to the loss.
+          num_items_in_batch: divides the sum of the losses; None is the number of labels.
+          **kwargs: what the library hands to every model and has no meaning here:
+            `output_attentions` and `output_router_logits` false, `is_causal` true, and what
+            collators say of packed rows beside `position_ids`.
 
         Raises:
+          TypeError: an argument that is not known.
           ValueError: tokens and embeddings both or neither, a mask with a gap, a cache of another
-            kind, a shape that does not fit, or autocast.
+            kind or under both names, a shape that does not fit, something that this model does
+            not have, or autocast.
         """
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("exactly one of input_ids and inputs_embeds has to be given")
-        if past_key_values is not None and not isinstance(past_key_values, RecurrentCache):
-            given = type(past_key_values).__name__
-            raise ValueError(f"past_key_values: a RecurrentCache is accepted, not a {given}")
+        _check_unused(kwargs, packed=position_ids is not None or reset is not None)
+        cache = _only(past_key_values, cache)
+        if cache is not None and not isinstance(cache, RecurrentCache):
+            given = type(cache).__name__
+            raise ValueError(f"{CACHE}: a RecurrentCache is accepted, not a {given}")
         if torch.is_autocast_enabled(self.device.type):
             raise ValueError("autocast is not supported: convert the model to the type instead")
         if inputs_embeds is None:
@@ -147,10 +156,13 @@ class PalaestraForCausalLM(PreTrainedModel, GenerationMixin):
         starts = _starts(B, T, inputs_embeds.device, attention_mask, position_ids, reset)
         if use_cache is None:
             use_cache = self.config.use_cache and not self.training
-        cache = past_key_values
         state = self.initial_state(B) if cache is None or cache.state is None else cache.state
 
-        x, state, hidden = self._read(width**0.5 * inputs_embeds, cast(StackState, state), starts)
+        x, state = width**0.5 * inputs_embeds, cast(StackState, state)
+        if use_cache and attention_mask is not None:
+            x, state, hidden = self._read_padded(x, state, starts, _lengths(attention_mask, T))
+        else:
+            x, state, hidden = self._read(x, state, starts)
         if use_cache:
             cache = RecurrentCache() if cache is None else cache
             cache.advance(state, T)
@@ -160,19 +172,31 @@ class PalaestraForCausalLM(PreTrainedModel, GenerationMixin):
         if output_hidden_states is None:
             output_hidden_states = self.config.output_hidden_states
         states: Any = (*hidden, x) if output_hidden_states else None  # typed FloatTensor there
-        output = CausalLMOutputWithPast(
-            loss=None if labels is None else self._loss(logits, labels, starts, **kwargs),
-            logits=logits,
-            past_key_values=cache if use_cache else None,
-            hidden_states=states,
-        )
+        loss = None
+        if labels is not None:
+            # Without the tokens that begin a document.
+            loss = self.loss_function(
+                logits=logits,
+                labels=labels.masked_fill(starts, IGNORED),
+                vocab_size=self.config.vocab_size,
+                num_items_in_batch=num_items_in_batch,
+            )
+        after: dict[str, Any] = {CACHE: cache if use_cache else None}
+        output = CausalLMOutputWithPast(loss=loss, logits=logits, hidden_states=states, **after)
         return output if return_dict is not False else output.to_tuple()
 
-    def _loss(self, logits: Tensor, labels: Tensor, starts: Tensor, **kwargs: Any) -> Any:
-        """Return the library's loss, without the tokens that begin a document."""
-        labels = labels.masked_fill(starts, IGNORED)
-        vocab_size = self.config.vocab_size
-        return self.loss_function(logits=logits, labels=labels, vocab_size=vocab_size, **kwargs)
+    def generate(
+        self,
+        *args: Any,
+        past_key_values: RecurrentCache | None = None,
+        cache: RecurrentCache | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Generate tokens; see `GenerationMixin.generate`. A cache is taken under both names."""
+        given = _only(past_key_values, cache)
+        if given is not None:
+            kwargs[CACHE] = given
+        return super().generate(*args, **kwargs)
 
     def prepare_inputs_for_generation(
         self,
@@ -183,6 +207,7 @@ class PalaestraForCausalLM(PreTrainedModel, GenerationMixin):
         inputs_embeds: Any = None,
         is_first_iteration: bool | None = False,
         reset: Tensor | None = None,
+        cache: Any = None,
         **kwargs: Any,
     ) -> dict[str, Any]:
         """Return the arguments of the next `forward`.
@@ -192,13 +217,18 @@ class PalaestraForCausalLM(PreTrainedModel, GenerationMixin):
         Raises:
           ValueError: a prompt that is padded to the right, or a `reset` shorter than it.
         """
-        if is_first_iteration and attention_mask is not None and not attention_mask[:, -1].all():
-            raise ValueError("attention_mask: a prompt has to be padded to the left")
+        if is_first_iteration and attention_mask is not None:
+            real = attention_mask.bool()
+            if (real.any(1) & ~real[:, -1]).any():
+                raise ValueError("attention_mask: a prompt has to be padded to the left")
+        cache = _only(past_key_values, cache)
+        if cache is not None and not is_first_iteration:
+            attention_mask = None  # the prompt's padding has been read; no token after it is any
+        kwargs[CACHE] = cache
         base: Any = super()
         inputs = base.prepare_inputs_for_generation(
             input_ids,
             next_sequence_length=next_sequence_length,
-            past_key_values=past_key_values,
             attention_mask=attention_mask,
             inputs_embeds=inputs_embeds,
             is_first_iteration=is_first_iteration,
@@ -207,7 +237,7 @@ class PalaestraForCausalLM(PreTrainedModel, GenerationMixin):
         if reset is not None:
             tokens = inputs.get("input_ids")
             T = (inputs["inputs_embeds"] if tokens is None else tokens).shape[1]
-            begin = 0 if past_key_values is None else past_key_values.length
+            begin = 0 if cache is None else cache.length
             if is_first_iteration and reset.shape[1] < begin + T:
                 raise ValueError(
                     f"reset: {[len(reset), begin + T]} is accepted, the tokens in the cache "
@@ -233,6 +263,32 @@ class PalaestraForCausalLM(PreTrainedModel, GenerationMixin):
         if single:
             x, hidden = x.unsqueeze(1), [h.unsqueeze(1) for h in hidden]
         return x, StackState(tuple(new)), hidden
+
+    def _read_padded(
+        self, x: Tensor, state: StackState, reset: Tensor, lengths: list[int]
+    ) -> tuple[Tensor, StackState, list[Tensor]]:
+        """Read rows `lengths` long, padded to the right: `_read`, with zeros at the padding.
+
+        The columns between two lengths are read by the rows that reach beyond them, so that every
+        row's state stays where its tokens end.
+        """
+        B, T, _ = x.shape
+        if min(lengths) == T:
+            return self._read(x, state, reset)
+        y, hidden = torch.zeros_like(x), [torch.zeros_like(x) for _ in self.blocks]
+        begin = 0
+        for end in sorted({*lengths} - {0}):
+            rows = torch.tensor([b for b in range(B) if lengths[b] >= end], device=x.device)
+            part = x[rows, begin:end], state.rows(rows), reset[rows, begin:end]
+            read, new, inputs = self._read(*part)
+            for whole, piece in zip((y, *hidden), (read, *inputs), strict=True):
+                whole[rows, begin:end] = piece
+            ended = new.tensors()
+            state = state.with_tensors(
+                {path: s.index_copy(0, rows, ended[path]) for path, s in state.tensors().items()}
+            )
+            begin = end
+        return y, state, hidden
 
     def _blocks(self) -> list[Block]:
         return cast(list[Block], list(self.blocks))
@@ -260,17 +316,44 @@ def _starts(
                 f"attention_mask: {[B, T]} or longer is accepted, not {list(attention_mask.shape)}"
             )
         real = attention_mask.bool()
-        begins = real & ~pad(real, (1, 0), value=True)[:, :-1]
+        seen = pad(real.cumsum(1) > 0, (1, 0))[:, :-1]  # a token before, in this row
+        begins = real & ~seen
+        begins[:, 0] = False  # at once: new, or the continuation of what is in the cache
+        real, seen = real[:, -T:], seen[:, -T:]
         # Not at every token of a generation, because this waits for the device.
-        if T > 1 and (begins.sum(1) + real[:, 0] > 1).any():
+        if T > 1 and (real[:, 1:] & ~real[:, :-1] & seen[:, 1:]).any():
             raise ValueError("attention_mask: padding between tokens of a row is not accepted")
         starts = starts | begins[:, -T:]
     return starts
 
 
+def _lengths(attention_mask: Tensor, T: int) -> list[int]:
+    """Return how many of the last T columns come before each row's padding to the right."""
+    columns = torch.arange(1, T + 1, device=attention_mask.device)
+    last: list[int] = (attention_mask[:, -T:].bool() * columns).amax(1).tolist()
+    return last
+
+
+def _only(past_key_values: Any, cache: Any) -> Any:
+    """Return the cache, which may have either name."""
+    if past_key_values is not None and cache is not None:
+        raise ValueError("past_key_values and cache are two names of one thing: give one of them")
+    return past_key_values if cache is None else cache
+
+
+def _check_unused(given: dict[str, Any], *, packed: bool) -> None:
+    """Refuse what is not known, and what would have a meaning that it does not have here."""
+    known = (*_NOT_HERE, *_PACKING, "is_causal")
+    if unknown := [name for name in given if name not in known]:
+        raise TypeError(f"forward: unknown arguments {', '.join(map(repr, unknown))}")
+    for name, value in given.items():
+        if name in _NOT_HERE and value:
+            raise ValueError(f"{name}: this model has nothing of the kind; accepted: false")
+        if name == "is_causal" and value is False:
+            raise ValueError("is_causal: this model reads forward only; accepted: true")
+        if name in _PACKING and value is not None and not packed:
+            raise ValueError(f"{name}: documents are told by position_ids or reset; give one")
+
+
 def _is_loaded(parameter: Tensor) -> bool:
     return getattr(parameter, "_is_hf_initialized", False)
-
-
-AutoConfig.register(PalaestraConfig.model_type, PalaestraConfig, exist_ok=True)
-AutoModelForCausalLM.register(PalaestraConfig, PalaestraForCausalLM, exist_ok=True)

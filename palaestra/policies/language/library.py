@@ -1,5 +1,7 @@
 """The names of the library `transformers`, an extra, that language models use."""
 
+from dataclasses import fields
+
 from palaestra.errors import UserError
 
 try:
@@ -18,6 +20,7 @@ except ImportError as error:
     ) from error
 
 __all__ = [
+    "CACHE",
     "AutoConfig",
     "AutoModelForCausalLM",
     "Cache",
@@ -26,3 +29,8 @@ __all__ = [
     "PreTrainedConfig",
     "PreTrainedModel",
 ]
+
+_OUTPUTS = {field.name for field in fields(CausalLMOutputWithPast)}
+
+CACHE = "cache" if "cache" in _OUTPUTS else "past_key_values"
+"""What the library calls the state that goes from token to token: `cache` since 5.24."""

@@ -17,9 +17,8 @@ pytest.importorskip("transformers")
 from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache
 
 from palaestra.errors import UserError
-from palaestra.policies.language import PalaestraForCausalLM
-from palaestra.policies.language_cache import RecurrentCache
-from palaestra.policies.language_config import PalaestraConfig
+from palaestra.policies.language import PalaestraConfig, PalaestraForCausalLM, RecurrentCache
+from palaestra.policies.language.library import CACHE
 
 V = 23
 
@@ -57,6 +56,13 @@ def tokens(*shape: int) -> Tensor:
     return torch.randint(V, shape, generator=torch.Generator().manual_seed(1))
 
 
+def state_after(output: Any) -> RecurrentCache:
+    """The cache of an output, under the name that the installed library has for it."""
+    cache = getattr(output, CACHE)
+    assert isinstance(cache, RecurrentCache)
+    return cache
+
+
 def assert_close(a: Tensor, b: Tensor, tolerance: float = 1e-4) -> None:
     torch.testing.assert_close(a, b, rtol=0, atol=tolerance)
 
@@ -75,7 +81,7 @@ def test_generation_gives_the_teacher_forced_probabilities_and_their_argmax(name
     assert_close(torch.stack(out.scores, 1).log_softmax(-1), logits.log_softmax(-1))
     chosen = logits.gather(2, out.sequences[:, 9:, None]).squeeze(2)
     assert_close(chosen, logits.amax(-1))  # the likeliest, or as likely to the last bits
-    assert out.past_key_values.get_seq_length() == 9 + new - 1
+    assert state_after(out).get_seq_length() == 9 + new - 1
 
 
 @every_stack
@@ -102,6 +108,64 @@ def test_generation_without_the_state_gives_the_same(name: str) -> None:
         for use_cache in (True, False)
     )
     assert torch.equal(with_state, without)
+
+
+@pytest.mark.parametrize("given", ["past_key_values", "cache"])
+def test_a_cache_is_taken_under_both_names(given: str) -> None:
+    model, x = make("all").double(), tokens(2, 10)
+    whole = model.generate(x, max_new_tokens=4, do_sample=False)
+    prefix = state_after(model(x[:, :6]))
+    rest = model(x[:, 6:], **{given: copy.deepcopy(prefix)}).logits
+    assert_close(rest, model(x).logits[:, 6:], 1e-10)
+    continued = model.generate(x, max_new_tokens=4, do_sample=False, **{given: prefix})
+    assert torch.equal(continued, whole)
+    assert prefix.get_seq_length() == 13
+
+
+def test_what_the_library_hands_to_every_model_is_taken() -> None:
+    model, x = make("all"), tokens(1, 6)
+    position = torch.tensor([[0, 1, 2, 0, 1, 2]])
+    packing = dict(
+        cu_seq_lens_q=torch.tensor([0, 3, 6]),
+        cu_seq_lens_k=torch.tensor([0, 3, 6]),
+        max_length_q=3,
+        max_length_k=3,
+        seq_idx=torch.tensor([[0, 0, 0, 1, 1, 1]]),
+    )
+    others = dict(output_attentions=None, output_router_logits=False, is_causal=True)
+    plain = model(x, position_ids=position).logits
+    assert torch.equal(model(x, position_ids=position, **packing, **others).logits, plain)
+
+
+@every_stack
+def test_padding_to_the_right_leaves_the_state_where_the_tokens_end(name: str) -> None:
+    model, x = make(name).double(), tokens(4, 12)
+    lengths, more = [6, 2, 0, 4], x[:, 6:]
+    mask = (torch.arange(6) < torch.tensor(lengths)[:, None]).long()
+    reset = torch.zeros(4, 6, dtype=torch.bool)
+    reset[0, 4] = reset[3, 1] = True
+    outputs = model(x[:, :6], attention_mask=mask, reset=reset, output_hidden_states=True)
+    cache, unpadded = state_after(outputs), model(x[:, :6], reset=reset, use_cache=False)
+    for b, n in enumerate(lengths):
+        assert_close(outputs.logits[b, :n], unpadded.logits[b, :n], 1e-10)
+    # A token alone, a window, and a row that waits meanwhile.
+    masks = [
+        torch.tensor([[1], [1], [0], [1]]),
+        torch.tensor([[1] * 4, [1] * 4, [1] * 4, [1, 0, 0, 0]]),
+    ]
+    read, seen, begin = [outputs.logits], mask, 0
+    for new in masks:
+        seen = torch.cat([seen, new], 1)
+        window = more[:, begin : begin + new.shape[1]]
+        read.append(model(window, attention_mask=seen, **{CACHE: cache}).logits)
+        begin += new.shape[1]
+    logits, real = torch.cat(read, 1), seen.bool()
+    everything = torch.cat([x[:, :6], more[:, :5]], 1)
+    for b in range(4):
+        row, start = everything[b : b + 1, real[b]], torch.zeros(1, 11, dtype=torch.bool)
+        start[:, :6] = reset[b]
+        alone = model(row, reset=start[:, real[b]]).logits[0]
+        assert_close(logits[b, real[b]], alone, 1e-10)
 
 
 @every_stack
@@ -134,6 +198,15 @@ def test_padding_to_the_left_changes_nothing(name: str) -> None:
         alone = [model.generate(r, max_new_tokens=7, do_sample=False) for r in (x[:1], x[1:, 3:])]
         assert torch.equal(padded[0], alone[0][0])
         assert torch.equal(padded[1, 3:], alone[1][0])
+    pieces = model.generate(
+        x,
+        attention_mask=mask,
+        prefill_chunk_size=2,
+        max_new_tokens=7,
+        do_sample=False,
+        **{CACHE: RecurrentCache()},
+    )
+    assert torch.equal(pieces, padded)
 
 
 @every_stack
@@ -197,7 +270,7 @@ def test_every_weight_gets_a_gradient_and_none_crosses_a_reset(name: str) -> Non
     reset = torch.zeros(2, 12, dtype=torch.bool)
     reset[:, 5] = True
     out = model(inputs_embeds=embeds, reset=reset)
-    assert out.past_key_values is None
+    assert getattr(out, CACHE) is None
     (before,) = torch.autograd.grad(out.logits[:, 5:].square().sum(), embeds)
     assert (before[:, :5] == 0).all()
     assert (before[:, 5:] != 0).any(2).all()
@@ -224,9 +297,9 @@ def test_beam_search_keeps_the_state_of_every_beam() -> None:
     assert_close(out.sequences_scores, again.sequences_scores)
 
 
-def test_a_copied_state_goes_on_from_the_same_prefix_twice() -> None:
+def test_a_copied_state_continues_the_same_prefix_twice() -> None:
     model, x = make("all").double(), tokens(2, 10)
-    prefix = model(x[:, :6]).past_key_values
+    prefix = state_after(model(x[:, :6]))
     for _ in range(2):
         rest = model(x[:, 6:], past_key_values=copy.deepcopy(prefix)).logits
         assert_close(rest, model(x).logits[:, 6:], 1e-5)
@@ -267,7 +340,7 @@ def test_the_resets_of_a_prompt_include_those_of_its_tokens_in_the_cache() -> No
     model, x = make("all").double(), tokens(2, 10)
     reset = torch.zeros(2, 10, dtype=torch.bool)
     reset[0, 4], reset[1, 8] = True, True
-    prefix = model(x[:, :6], reset=reset[:, :6]).past_key_values
+    prefix = state_after(model(x[:, :6], reset=reset[:, :6]))
     how = dict(max_new_tokens=5, do_sample=False)
     with pytest.raises(ValueError, match=r"reset: \[2, 10\] is accepted.*not \[2, 4\]"):
         model.generate(x, past_key_values=copy.deepcopy(prefix), reset=reset[:, 6:], **how)
@@ -278,7 +351,7 @@ def test_the_resets_of_a_prompt_include_those_of_its_tokens_in_the_cache() -> No
 def test_the_state_does_not_grow_with_the_tokens() -> None:
     model = make("all")
     sizes = [
-        sum(x.numel() for x in model(tokens(1, T)).past_key_values.state.tensors().values())
+        sum(x.numel() for x in state_after(model(tokens(1, T))).state.tensors().values())
         for T in (2, 60)
     ]
     assert sizes[0] == sizes[1]
@@ -326,8 +399,21 @@ def test_wrong_arguments_are_named() -> None:
         model()
     with pytest.raises(ValueError, match="reset"):
         model(x, reset=torch.zeros(2, 4, dtype=torch.bool))
-    with pytest.raises(ValueError, match="past_key_values"):
-        model(x, past_key_values=DynamicCache())
+    for name in ("past_key_values", "cache"):
+        with pytest.raises(ValueError, match="a RecurrentCache is accepted, not a DynamicCache"):
+            model(x, **{name: DynamicCache()})
+    both = {"past_key_values": RecurrentCache(), "cache": RecurrentCache()}
+    for call in (model, model.generate):
+        with pytest.raises(ValueError, match="two names of one thing"):
+            call(x, **both)
+    with pytest.raises(TypeError, match="unknown arguments 'atention_mask', 'ignore_index'"):
+        model(x, atention_mask=torch.ones(2, 5), ignore_index=3)
+    with pytest.raises(ValueError, match="output_attentions"):
+        model(x, output_attentions=True)
+    with pytest.raises(ValueError, match="is_causal"):
+        model(x, is_causal=False)
+    with pytest.raises(ValueError, match="cu_seq_lens_q: documents are told by position_ids"):
+        model(x, cu_seq_lens_q=torch.tensor([0, 3, 5]))
     with pytest.raises(ValueError, match="autocast"), torch.autocast("cpu", torch.bfloat16):
         model(x)
     with pytest.raises(ValueError, match="stateful"):
@@ -338,7 +424,7 @@ def test_wrong_arguments_are_named() -> None:
     with pytest.raises(ValueError, match="attention_mask"):
         model.generate(x, attention_mask=mask.sort(descending=True).values, max_new_tokens=2)
     with pytest.raises(ValueError, match="take back"):
-        model(x).past_key_values.crop(1)
+        state_after(model(x)).crop(1)
 
 
 def test_a_missing_package_names_the_extra() -> None:
