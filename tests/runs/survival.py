@@ -133,7 +133,7 @@ def start(
     dies_at: int | None = None,
     environment: Mapping[str, str] = MappingProxyType({}),
 ) -> Any:
-    """Start or go on with a run in a process of its own.
+    """Start or resume a run in a process of its own.
 
     Args:
       dies_at: kill the process at this operation on the files of a checkpoint, counted from 1.
@@ -164,7 +164,7 @@ def _train(
 
 def _die_at(number: int) -> None:
     """Make the process kill itself at the given operation on a checkpoint's files."""
-    from palaestra.runs import checkpoint, checkpoint_format
+    from palaestra.runs.store import checkpoints, format
 
     count = 0
 
@@ -178,10 +178,10 @@ def _die_at(number: int) -> None:
 
         return call
 
-    for name in ("_write", "_sync", "_sync_folder"):
-        setattr(checkpoint_format, name, dying(getattr(checkpoint_format, name)))
+    for name in ("_write", "_write_arrays", "_link", "_sync", "_sync_folder"):
+        setattr(format, name, dying(getattr(format, name)))
     Path.replace = dying(Path.replace)  # type: ignore[method-assign]
-    checkpoint.shutil.rmtree = dying(checkpoint.shutil.rmtree)  # type: ignore[assignment]
+    checkpoints.shutil.rmtree = dying(checkpoints.shutil.rmtree)  # type: ignore[assignment]
 
 
 def finish(process: Any) -> None:
@@ -204,7 +204,7 @@ def killed(
     lives: Sequence[float],
     **options: Any,
 ) -> int:
-    """Kill the run after each of these seconds, go on each time, and return the number of kills."""
+    """Kill the run after each of these seconds, resume it, and return the number of kills."""
     kills = 0
     for seconds in lives:
         process = start(config, run_id, root, **options)
@@ -220,7 +220,7 @@ def killed(
 def kill_at_random(config: RunConfig, kills: int, root: Path, **options: Any) -> int:
     """Kill runs at random moments until there were so many kills, and return their number.
 
-    Each run is gone on with until it ends, and equals the straight run.
+    Each run is resumed until it ends, and equals the straight run.
     """
     seconds = straight(config, "straight", root, **options)
     rng = np.random.default_rng(0)
