@@ -114,6 +114,9 @@ OWN_CONFIGS = [name for name in CONFIGS if name not in SB3_CONFIGS]
 KILLS = 10
 RAY_KILLS = int(os.environ.get("PALAESTRA_TEST_RAY_KILLS", "3"))
 
+OPERATIONS = ("_write", "_write_arrays", "_link", "_sync", "_sync_folder", "replace", "rmtree")
+"""What is done to the files of a checkpoint, at any of which a process can be made to die."""
+
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(
     ["palaestra.runs.training.train", "palaestra.agents.ppo", "sb3_contrib"]
@@ -131,15 +134,18 @@ def start(
     root: Path,
     *,
     dies_at: int | None = None,
+    operations: Sequence[str] = OPERATIONS,
     environment: Mapping[str, str] = MappingProxyType({}),
 ) -> Any:
     """Start or resume a run in a process of its own.
 
     Args:
       dies_at: kill the process at this operation on the files of a checkpoint, counted from 1.
+      operations: which are counted.
       environment: variables to set in it.
     """
-    arguments = (config.model_dump(mode="json"), run_id, str(root), dies_at, dict(environment))
+    death = dies_at and (dies_at, tuple(operations))
+    arguments = (config.model_dump(mode="json"), run_id, str(root), death, dict(environment))
     process = _context.Process(target=_train, args=arguments)
     process.start()
     return process
@@ -149,20 +155,20 @@ def _train(
     config: dict[str, Any],
     run_id: str,
     root: str,
-    dies_at: int | None,
+    death: tuple[int, tuple[str, ...]] | None,
     environment: dict[str, str],
 ) -> None:
     os.environ.update(environment)
     from palaestra.runs.cli.verbs import train_and_report
     from palaestra.runs.config import resolve
 
-    if dies_at is not None:
-        _die_at(dies_at)
+    if death is not None:
+        _die_at(*death)
     with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
         train_and_report(resolve(config), run_id, True, root=Path(root), resume="auto")
 
 
-def _die_at(number: int) -> None:
+def _die_at(number: int, operations: Sequence[str]) -> None:
     """Make the process kill itself at the given operation on a checkpoint's files."""
     from palaestra.runs.store import checkpoints, format
 
@@ -178,10 +184,12 @@ def _die_at(number: int) -> None:
 
         return call
 
-    for name in ("_write", "_write_arrays", "_link", "_sync", "_sync_folder"):
-        setattr(format, name, dying(getattr(format, name)))
-    Path.replace = dying(Path.replace)  # type: ignore[method-assign]
-    checkpoints.shutil.rmtree = dying(checkpoints.shutil.rmtree)  # type: ignore[assignment]
+    places = {"replace": Path, "rmtree": checkpoints.shutil}
+    for name in operations:
+        place = places.get(name, format)
+        function = dying(getattr(place, name))
+        for where in {place, checkpoints} if hasattr(checkpoints, name) else {place}:
+            setattr(where, name, function)
 
 
 def finish(process: Any) -> None:

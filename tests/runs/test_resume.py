@@ -62,7 +62,7 @@ def stop_after(monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr(Trainer, "_advance", advance)
 
 
-def test_a_stopped_run_goes_on_and_equals_the_straight_one(tmp_path: Path, stop_after: Any) -> None:
+def test_a_stopped_run_resumes_and_equals_the_straight_one(tmp_path: Path, stop_after: Any) -> None:
     run(q(), tmp_path, "straight")
     stop_after(4)
     assert run(q(), tmp_path).manifest["status"] == "stopped"
@@ -73,7 +73,7 @@ def test_a_stopped_run_goes_on_and_equals_the_straight_one(tmp_path: Path, stop_
     assert_same_run(tmp_path / "straight", tmp_path / "run")
 
 
-def test_a_run_that_broke_goes_on_from_its_last_checkpoint(tmp_path: Path, stop_after: Any) -> None:
+def test_a_run_that_broke_resumes_from_its_last_checkpoint(tmp_path: Path, stop_after: Any) -> None:
     run(q(), tmp_path, "straight")
     stop_after(4, ValueError("a bug"))
     with pytest.raises(ValueError, match="a bug"):
@@ -120,7 +120,7 @@ def test_a_run_can_be_extended_and_the_manifest_tells_of_it(tmp_path: Path) -> N
     np.testing.assert_array_equal(weights[0]["actor"]["q"], weights[1]["actor"]["q"])
 
 
-def test_a_run_of_the_first_format_goes_on(tmp_path: Path) -> None:
+def test_a_run_of_the_first_format_resumes(tmp_path: Path) -> None:
     shutil.copytree(DATA / "version-1", tmp_path / "version-1")
     folder = RunFolder.open("version-1", tmp_path)
     config = folder.config()
@@ -290,7 +290,7 @@ def test_the_best_checkpoint_is_kept(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_saves_and_says_how_to_go_on(tmp_path: Path, number: int) -> None:
+def test_a_signal_saves_and_says_how_to_resume(tmp_path: Path, number: int) -> None:
     options = ["threads=1", "tensorboard=false", "evaluation=null", "env.num_envs=4"]
     command = [sys.executable, "-m", "palaestra", "train", "tictactoe", "--run-id", "run"]
     for option in [*options, "total_steps=100000000"]:

@@ -469,15 +469,14 @@ def _difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
         return {
             **(versions.get("packages") or {}),
             "python": versions.get("python"),
-            "platform": versions.get("platform"),
-            "code": f"{code['git_sha']}{changed}" if code.get("git_sha") else None,
+            **({"code": f"{code['git_sha']}{changed}"} if code.get("git_sha") else {}),
         }
 
     old, new = flat(before), flat(now)
     return [
-        f"{name} {old.get(name)} -> {new.get(name)}"
-        for name in sorted(old.keys() | new.keys())
-        if old.get(name) != new.get(name)
+        f"{name} {old[name]} -> {new[name]}"
+        for name in sorted(old.keys() & new.keys())
+        if old[name] != new[name]
     ]
 
 
