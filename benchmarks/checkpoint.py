@@ -30,10 +30,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from palaestra.experience.segments import Segments
 from palaestra.runs.config import RunConfig, load_config
 from palaestra.runs.store.checkpoints import Checkpoints
 from palaestra.runs.store.folder import RunFolder
-from palaestra.runs.store.segments import Segments
 from palaestra.runs.training.train import build_loop
 from palaestra.runs.training.trainer import Trainer
 

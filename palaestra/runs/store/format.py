@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from palaestra.errors import RunError, UserError
-from palaestra.runs.store.segments import Frozen, Segments, StoredSegments
+from palaestra.experience.segments import Frozen, Segments
+from palaestra.runs.store.segments import StoredSegments
 from palaestra.runs.store.tensors import TYPES, write_tensors
 
 SCHEMA_VERSION = 3

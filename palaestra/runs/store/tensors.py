@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from palaestra.experience.segments import layout_of
+
 TYPES = {
     "bool": "BOOL",
     "uint8": "U8",
@@ -27,14 +29,6 @@ TYPES = {
     "float64": "F64",
 }
 """Types of arrays that can be stored -> what safetensors calls them."""
-
-Layout = dict[str, tuple[str, tuple[int, ...]]]
-"""Name of an array -> its type and shape."""
-
-
-def layout_of(arrays: Mapping[str, np.ndarray]) -> Layout:
-    """Return types and shapes of arrays."""
-    return {name: (array.dtype.name, array.shape) for name, array in arrays.items()}
 
 
 def write_tensors(path: Path, arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:

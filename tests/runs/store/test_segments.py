@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file
 
 from palaestra.errors import RunError
+from palaestra.experience.segments import SEGMENT_BYTES, Segments
 from palaestra.runs.store import format as format_module
 from palaestra.runs.store.checkpoints import Checkpoints, load_checkpoint
 from palaestra.runs.store.format import checkpoint_name
-from palaestra.runs.store.segments import SEGMENT_BYTES, Segments
 from palaestra.runs.store.tensors import read_tensors, write_tensors
 
 
@@ -60,12 +60,22 @@ def test_segments_come_back_into_arrays_that_are_there(tmp_path: Path) -> None:
     np.testing.assert_array_equal(target.stamps, [0, 0, 1, 0, 0])
 
 
+def test_a_state_that_was_never_stored_fills_arrays_too() -> None:
+    segments = replay()
+    segments.touch(3)
+    target = Segments({n: np.zeros_like(x) for n, x in segments.arrays.items()}, np.zeros(5, int))
+    segments.fill(target)
+    assert contents(target) == contents(segments)
+    np.testing.assert_array_equal(target.stamps, segments.stamps)
+
+
 def test_arrays_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     save(Checkpoints(tmp_path), 7, replay())
     stored = load_checkpoint(tmp_path)["loop"]["learner"]["replay"]
     for other in (replay(rows=24), replay(segments=4)):
-        with pytest.raises(ValueError, match="do not fit"):
-            stored.fill(other)
+        for leaf in (stored, replay()):
+            with pytest.raises(ValueError, match="do not fit"):
+                leaf.fill(other)
 
 
 def test_unchanged_segments_are_links_to_the_checkpoint_before(tmp_path: Path) -> None:
