@@ -169,6 +169,17 @@ def test_a_run_stored_by_format_version_2_resumes_to_the_same_parameters_as_the_
         assert untimed(folder.path) == untimed(stored / f"{name}-straight")
 
 
+def test_a_run_of_an_older_format_can_be_extended(tmp_path: Path) -> None:
+    shutil.copytree(DATA / "version-2" / "mlp", tmp_path / "mlp")
+    more = RunFolder.open("mlp", tmp_path).config().model_copy(update={"total_steps": 352})
+    with pytest.raises(UserError, match="total_steps: 320 -> 352"):
+        run(more, tmp_path, "mlp", resume="must")
+    folder = run(more, tmp_path, "mlp", resume="must", override_config=True)
+    assert folder.manifest["agent_steps"] == 352
+    assert folder.config() == folder.trained_config() == more
+    assert run(more, tmp_path, "mlp", resume="must").manifest["status"] == "succeeded"
+
+
 def test_a_run_owned_by_a_live_process_is_refused(tmp_path: Path, stop_after: Any) -> None:
     stop_after(4)
     folder = run(q(), tmp_path)

@@ -147,8 +147,9 @@ def _continue(trainer: Trainer, folder: RunFolder, config: RunConfig) -> None:
             )
     elif folder.manifest["attempts"]:
         folder.cut_logs(dict.fromkeys(LOGS, 0))  # killed before its first checkpoint
+    differences = config_difference(folder.trained_config(), config)
     folder.adopt(config)
-    if differences := config_difference(folder.trained_config(), config):
+    if differences:
         folder.change_config(config, differences)
 
 
