@@ -661,7 +661,7 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path, stop_after: An
         ({"attempts": {}}, r"attempts is \{\}; list is expected"),
         ({"attempts": [3]}, "attempts: 3: a mapping with n"),
         ({"run_id": 3}, "run_id is 3; str is expected"),
-        ({"failures": None}, "failures is None; list is expected"),
+        ({"failures": 3}, "failures is 3; list is expected"),
         ({"config_hash": None}, "config_hash is None"),
         ({"packages": [1]}, r"packages is \[1\]; dict is expected"),
         ({"schema_version": "1"}, "schema_version is '1'; int is expected"),

@@ -370,7 +370,6 @@ _EXPECTED: dict[str, type] = {
     "config_hash": str,
     "status": str,
     "attempts": list,
-    "failures": list,
 }
 """What the manifest of every run has had, and the type."""
 
@@ -380,6 +379,7 @@ _KNOWN: dict[str, type] = {
     "config": dict,
     "config_changes": list,
     "copied_from": list,
+    "failures": list,
     "agent_steps": int,
     "checkpoint_step": int,
 }
@@ -414,7 +414,7 @@ def _read_manifest(path: Path) -> dict[str, Any]:
     for attempt in manifest["attempts"]:
         if not isinstance(attempt, dict) or type(attempt.get("n")) is not int:
             raise UserError(f"{path}: attempts: {attempt!r}: a mapping with n is expected.")
-    return manifest
+    return {**manifest, "failures": manifest.get("failures") or []}
 
 
 def _length(path: Path) -> int:
