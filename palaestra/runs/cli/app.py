@@ -173,12 +173,28 @@ def resume(
             "-o", "--override", help="Go on with another value, as total_steps=2e6; repeatable."
         ),
     ] = None,
+    override_config: Annotated[
+        bool,
+        typer.Option("--override-config", help="Continue with a config.yaml that was changed."),
+    ] = False,
+    allow_plugin: Annotated[
+        list[str] | None,
+        typer.Option(help="Module that a run from elsewhere may import; repeatable."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Go on with a run that was stopped or killed, exactly where its last checkpoint was made."""
+    """Continue a run that was stopped or killed, exactly where its last checkpoint was made."""
     from palaestra.runs.cli.verbs import resume_run
 
-    raise typer.Exit(resume_run(run, override or (), as_json))
+    raise typer.Exit(
+        resume_run(
+            run,
+            override or (),
+            as_json,
+            override_config=override_config,
+            plugins=allow_plugin or (),
+        )
+    )
 
 
 @app.command()
@@ -210,7 +226,7 @@ def evaluate(
     ] = None,
     allow_plugin: Annotated[
         list[str] | None,
-        typer.Option(help="Installed module that an exported folder may import; repeatable."),
+        typer.Option(help="Module that an export or a run from elsewhere may import; repeatable."),
     ] = None,
     override: Annotated[
         list[str] | None,

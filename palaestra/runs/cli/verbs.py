@@ -13,6 +13,7 @@ from palaestra.registry import registry
 from palaestra.runs.config import (
     EvaluationConfig,
     RunConfig,
+    config_difference,
     default_run_id,
     dump_yaml,
     load_config,
@@ -61,9 +62,34 @@ def check_resume(given: str) -> Resume:
     return cast(Resume, given)
 
 
-def resume_run(run: str, overrides: Sequence[str], as_json: bool) -> int:
-    """Go on with a run, with other values where they are given; return the exit code."""
-    folder = RunFolder.open(run)
+def resume_run(
+    run: str,
+    overrides: Sequence[str],
+    as_json: bool,
+    *,
+    override_config: bool = False,
+    plugins: Sequence[str] = (),
+) -> int:
+    """Continue a run, with other values where they are given; return the exit code.
+
+    Args:
+      run: its id or path.
+      overrides: "key=value" strings.
+      as_json: print one JSON object.
+      override_config: take a config.yaml that was changed since the run was trained.
+      plugins: modules that the run may import although it was not made here.
+
+    Raises:
+      UserError: config.yaml was changed, or it imports what is not allowed.
+    """
+    folder = RunFolder.open(run, allow_plugins=plugins)
+    edited = config_difference(folder.trained_config(), folder.config())
+    if edited and not override_config:
+        raise UserError(
+            f"{folder.path / 'config.yaml'} was changed since the run was trained:\n  "
+            + "\n  ".join(edited)
+            + "\nChange it back, or continue with the new values by --override-config."
+        )
     config = load_config(str(folder.path / "config.yaml"), overrides)
     return train_and_report(
         config,
@@ -71,7 +97,7 @@ def resume_run(run: str, overrides: Sequence[str], as_json: bool) -> int:
         as_json,
         root=folder.path.parent,
         resume="must",
-        override_config=bool(overrides),
+        override_config=override_config or bool(overrides),
     )
 
 
@@ -204,20 +230,24 @@ def _trained(name: str, checkpoint: str | None, plugins: Sequence[str]) -> "RunA
         from palaestra.runs.export.read import ExportedActors
 
         return ExportedActors(Path(name), plugins)
-    if plugins:
-        raise UserError("--allow-plugin: only exported folders need it.")
-    return RunActors(open_run(name), checkpoint)
+    return RunActors(open_run(name, plugins), checkpoint)
 
 
-def open_run(name: str) -> RunFolder:
+def open_run(name: str, plugins: Sequence[str] = ()) -> RunFolder:
     """Return a run by id or path; a name that is nothing lists near agents and runs.
+
+    Args:
+      name: of the run, or its path.
+      plugins: modules that the run may import although it was not made here.
 
     Raises:
       UserError: neither an agent nor a run.
     """
     try:
-        return RunFolder.open(name)
-    except UserError:
+        return RunFolder.open(name, allow_plugins=plugins)
+    except UserError as error:
+        if (RUNS / name / "manifest.json").is_file() or (Path(name) / "manifest.json").is_file():
+            raise error  # it is one, and something is wrong with it
         known = [*registry.entries("agent"), *(p.parent.name for p in RUNS.glob("*/manifest.json"))]
         raise UserError(
             f"{name!r} is neither a reference agent nor a run: {did_you_mean(name, known)}"

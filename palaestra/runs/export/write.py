@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -178,12 +179,12 @@ def export_named(
     checkpoint: str | None,
     episodes: int,
     force: bool,
+    allow_plugins: Sequence[str] = (),
     as_json: bool,
 ) -> None:
     """Export a run by id or path, and print the folder or one JSON object."""
-    export = write_export(
-        RunFolder.open(run), out, checkpoint=checkpoint, episodes=episodes, force=force
-    )
+    folder = RunFolder.open(run, allow_plugins=allow_plugins)
+    export = write_export(folder, out, checkpoint=checkpoint, episodes=episodes, force=force)
     if as_json:
         facts = export.manifest.model_dump() | {"path": str(export.path), "notes": export.notes}
         print(json.dumps(facts))

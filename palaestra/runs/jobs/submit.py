@@ -171,7 +171,9 @@ def check_same_configuration(config: RunConfig, folder: Path) -> None:
     """
     if not (folder / "manifest.json").is_file():
         return
-    differences = config_difference(RunFolder.open(folder).config(), config)
+    differences = config_difference(
+        RunFolder.open(folder, allow_plugins=config.plugins).config(), config
+    )
     if differences:
         raise UserError(
             f"run {folder.name!r} exists in {folder.parent} with another configuration; choose "
