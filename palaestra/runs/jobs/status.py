@@ -9,40 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from palaestra.errors import RunError, UserError, did_you_mean
-from palaestra.runs.config import parse_yaml
 from palaestra.runs.jobs.client import Cluster, NoAnswerError, Submission, connect
 from palaestra.runs.jobs.watch import follow
 from palaestra.runs.progress import say
-from palaestra.runs.store.folder import RunFolder
-from palaestra.runs.store.lock import owner_of
+from palaestra.runs.store.record import Progress, RunRecord
 
 _POLL_S = 0.5
-_TAIL_BYTES = 65536
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How far a run is, read from its folder.
-
-    Attributes:
-      status: that of the manifest; "killed" where it says running, but no process writes the run.
-      agent_steps: steps taken, as the last line of metrics says.
-      total_steps: steps to take.
-      rate: agent steps per second at the last line; None before the first.
-      started, ended: times in UTC, as the manifest has them.
-    """
-
-    status: str
-    agent_steps: int
-    total_steps: int
-    rate: float | None
-    started: str | None
-    ended: str | None
-
-    def __str__(self) -> str:
-        rate = f", {self.rate:,.0f}/s" if self.rate is not None else ""
-        share = self.agent_steps / self.total_steps
-        return f"{self.agent_steps:,}/{self.total_steps:,} steps ({share:.0%}){rate}"
 
 
 @dataclass(frozen=True)
@@ -66,41 +38,7 @@ def read_progress(folder: Path) -> Progress | None:
     Raises:
       UserError: the folder's manifest or configuration is none.
     """
-    if not (folder / "manifest.json").is_file():
-        return None
-    manifest = RunFolder.open(folder).manifest
-    path = folder / "config.yaml"
-    config = parse_yaml(path.read_text(encoding="utf-8"), str(path))
-    total_steps = config.get("total_steps") if isinstance(config, dict) else None
-    if not isinstance(total_steps, int) or total_steps < 1:
-        raise UserError(f"{path}: not the configuration of a run.")
-    line = last_line(folder / "metrics.jsonl")
-    return Progress(
-        status=_live_status(folder, manifest["status"]),
-        agent_steps=line.get("agent_steps", manifest.get("agent_steps", 0)),
-        total_steps=total_steps,
-        rate=line.get("time/agent_steps_per_s"),
-        started=manifest.get("started"),
-        ended=manifest.get("ended"),
-    )
-
-
-def _live_status(folder: Path, status: str) -> str:
-    return "killed" if status == "running" and owner_of(folder) is None else status
-
-
-def last_line(path: Path) -> dict[str, Any]:
-    """Return the last whole line of a file of JSON lines; empty without one."""
-    if not path.is_file():
-        return {}
-    with path.open("rb") as file:
-        file.seek(max(0, path.stat().st_size - _TAIL_BYTES))
-        text, newline, _ = file.read().rpartition(b"\n")
-    line = text.rpartition(b"\n")[2]
-    try:
-        return json.loads(line) if newline else {}
-    except ValueError:  # what a power cut left
-        return {}
+    return RunRecord.open(folder).progress if (folder / "manifest.json").is_file() else None
 
 
 def find(name: str, address: str, storage: Path) -> Found:
@@ -125,14 +63,15 @@ def find(name: str, address: str, storage: Path) -> Found:
 
 
 def _find_folder(name: str, storage: Path, reason: str, known: set[str] | None = None) -> Found:
-    runs = {path.parent.name for path in storage.glob("*/manifest.json")}
+    runs = set(RunRecord.names(storage))
     run_id = name if name in runs else name.rpartition("-a")[0]
     if run_id not in runs:
         raise UserError(
             f"unknown run or submission {name!r}: {did_you_mean(name, runs | (known or set()))} "
             f"Looked in {storage.absolute()}; {reason}"
         )
-    say(f"from the run folder {storage / run_id}; {reason}")
+    if name != run_id or RunRecord.open(storage / run_id).submitted:
+        say(f"from the run folder {storage / run_id}; {reason}")
     return Found(run_id, storage / run_id)
 
 

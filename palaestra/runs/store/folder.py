@@ -14,7 +14,14 @@ from typing import Any, Self
 
 import palaestra
 from palaestra.errors import UserError, did_you_mean
-from palaestra.runs.config import RunConfig, config_hash, dump_yaml, parse_yaml, resolve
+from palaestra.runs.config import (
+    RunConfig,
+    agent_label,
+    config_hash,
+    dump_yaml,
+    parse_yaml,
+    resolve,
+)
 
 SCHEMA_VERSION = 1
 RUNS = Path(os.environ.get("PALAESTRA_RUNS") or "runs")
@@ -58,6 +65,7 @@ class RunFolder:
         folder.update_manifest(
             run_id=run_id,
             experiment=config.experiment,
+            agent=agent_label(config.agent, config.policy),
             schema_version=SCHEMA_VERSION,
             config_hash=config_hash(config),
             code_version=_code_version(),

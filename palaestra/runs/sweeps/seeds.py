@@ -18,6 +18,7 @@ from palaestra.runs.config import RunConfig, default_run_id
 from palaestra.runs.progress import say
 from palaestra.runs.rollouts.remote import connect
 from palaestra.runs.store.folder import RUNS, RunFolder
+from palaestra.runs.store.record import RunRecord
 from palaestra.runs.sweeps.run import SeedRun
 from palaestra.runs.sweeps.tasks import SeedTasks
 from palaestra.runs.training.train import Resume, build_loop
@@ -41,7 +42,7 @@ def train_seeds(
       run_id: the runs are called `<run_id>-s<seed>`; None derives each name from its options.
       resume: "auto" keeps finished runs and continues the others, "must" wants all of them to
         exist, "never" none.
-      override_config: go on although the configuration differs from the runs'.
+      override_config: resume although the configuration differs from the runs'.
       parallel: seeds trained at the same time; None takes as many as there are CPUs for.
       as_json: print one JSON object instead of the table.
 
@@ -71,7 +72,7 @@ def train_seeds(
     if all(run.bad_input for run in runs):
         raise UserError(runs[0].error)
     if interrupted:
-        say(_how_to_go_on(runs, run_id, parallel))
+        say(_how_to_resume(runs, run_id, parallel))
     return _conclude(runs, as_json, with_report=not interrupted)
 
 
@@ -112,13 +113,13 @@ def _side_by_side(config: RunConfig, count: int, parallel: int | None) -> int:
     return chosen
 
 
-def _how_to_go_on(runs: Sequence[SeedRun], run_id: str | None, parallel: int | None) -> str:
-    if not runs[0].manifest:
+def _how_to_resume(runs: Sequence[SeedRun], run_id: str | None, parallel: int | None) -> str:
+    if runs[0].record is None:
         return "stopped before the first seed began."
     command = ["palaestra", "train", str(runs[0].path / "config.yaml"), "--seeds", str(len(runs))]
     command += ["--run-id", run_id] if run_id else []
     command += ["--parallel", str(parallel)] if parallel else []
-    return f"stopped. Go on with: {shlex.join([*command, '--resume', 'auto'])}"
+    return f"stopped. Resume with: {shlex.join([*command, '--resume', 'auto'])}"
 
 
 def _conclude(runs: Sequence[SeedRun], as_json: bool, with_report: bool) -> int:
@@ -129,7 +130,7 @@ def _conclude(runs: Sequence[SeedRun], as_json: bool, with_report: bool) -> int:
     elif page is not None:
         from palaestra.runs.report.terminal import print_groups
 
-        print_groups(_folders(runs), Console())
+        print_groups(_records(runs), Console())
     if page is not None:
         say(f"report: {page}")
     statuses = {run.status for run in runs}
@@ -143,13 +144,13 @@ def _report(runs: Sequence[SeedRun]) -> Path | None:
     from palaestra.runs.report import write_report
     from palaestra.runs.report.build import page_name
 
-    folders = _folders(runs)
+    records = _records(runs)
     name = page_name([runs[0].config.experiment])
-    return write_report(folders, RUNS / name) if folders else None
+    return write_report(records, RUNS / name) if records else None
 
 
-def _folders(runs: Sequence[SeedRun]) -> list[Path]:
-    return [run.path for run in runs if run.manifest]
+def _records(runs: Sequence[SeedRun]) -> list[RunRecord]:
+    return [record for run in runs if (record := run.record) is not None]
 
 
 def _as_json(runs: Sequence[SeedRun], page: Path | None) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from gymnasium import spaces
 
 from palaestra.errors import UserError
 from palaestra.runs.cli.app import summary_of
-from palaestra.runs.evaluation.actors import ReferenceActors, same_layout
+from palaestra.runs.evaluation.actors import BaselineActors, same_layout
 
 
 def box(high: float, width: int = 3, dtype: type = np.float32) -> spaces.Box:
@@ -44,6 +44,6 @@ def test_a_thing_is_summed_up_by_its_own_words_before_its_docstring() -> None:
     assert summary_of(box) == ""
 
 
-def test_an_agent_that_has_to_be_trained_is_no_reference() -> None:
+def test_an_agent_that_has_to_be_trained_is_no_baseline() -> None:
     with pytest.raises(UserError, match="'ppo' has to be trained first"):
-        ReferenceActors("ppo")
+        BaselineActors("ppo")

@@ -98,7 +98,7 @@ def test_the_loser_of_two_submitters_attaches_to_the_winners_job(job: Job) -> No
 
 def test_the_loser_with_another_configuration_is_told_so(job: Job) -> None:
     client = FakeClient(rivals=[("r-a1", {"config_hash": "deadbeef"})])
-    with pytest.raises(UserError, match=r"r-a1 goes on with another configuration.*deadbeef"):
+    with pytest.raises(UserError, match=r"r-a1 is active with another configuration.*deadbeef"):
         submit(Cluster(client, "here"), job)
 
 
@@ -236,7 +236,7 @@ def test_ctrl_c_leaves_the_job_running_and_says_so(
     monkeypatch.setattr(module, "connect", lambda address: Cluster(client, address))
     with pytest.raises(KeyboardInterrupt):
         submit_and_show(job, "http://here:1", follow_job=True)
-    assert "r-a1 goes on without you" in capsys.readouterr().err
+    assert "r-a1 continues without you" in capsys.readouterr().err
     assert not client.stopped
 
 
