@@ -245,7 +245,7 @@ def report(
     from palaestra.runs.report import write_report
     from palaestra.runs.store.record import RunRecord
 
-    page = write_report([RunRecord.open(run) for run in runs], out)
+    page = write_report([RunRecord.open(run).run() for run in runs], out)
     print(json.dumps({"report": str(page)}) if as_json else page)
 
 

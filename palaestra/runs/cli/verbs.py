@@ -130,7 +130,7 @@ def _evaluate_and_report(folder: RunFolder, config: RunConfig, console: Console)
     if not record.is_evaluated(wanted):
         with RunLock(folder.path):
             print_comparison(evaluate_run(folder, wanted), console)
-    page = write_report([record])
+    page = write_report([record.run()])
     if config.trackers:
         replay(record, config.trackers)  # which now also tells of the evaluation
     return page

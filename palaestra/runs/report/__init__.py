@@ -3,7 +3,7 @@
     from palaestra.runs.report import write_report
     from palaestra.runs.store.record import RunRecord
     names = ("bandit-s0-1f2e3d4c", "bandit-s1-5b6a7988")
-    page = write_report([RunRecord.open(name) for name in names])
+    page = write_report([RunRecord.open(name).run() for name in names])
 
 A report is derived: deleting it loses nothing.
 """
@@ -13,22 +13,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from palaestra.runs.report.read import Record
+    from palaestra.runs.report.read import Run
 
 __all__ = ["write_report"]
 
 
-def write_report(runs: "Sequence[Record]", out: Path | str | None = None) -> Path:
+def write_report(runs: "Sequence[Run]", out: Path | str | None = None) -> Path:
     """Write the report of one or several runs and return the path of its page.
 
     Args:
-      runs: records of runs; those that differ in the seed alone are drawn together.
+      runs: plain data of runs; those that differ in the seed alone are drawn together.
       out: the page, by default `report.html` in the run folder or, for several runs,
         `report-<experiment>.html` beside the first. The data (`.json`) and the pictures
         (`-curves.png`, `-evaluation.png`, `-strip.png`) get the same stem.
 
     Raises:
-      UserError: no run given, one given twice, or a file of it that cannot be read.
+      UserError: no run given, one given twice, or a page whose name is not accepted.
     """
     from palaestra.runs.report.build import build
 

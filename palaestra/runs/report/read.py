@@ -1,11 +1,8 @@
-"""What a report reads of a run: a record is taken down into plain data that can be drawn."""
+"""What a report knows of a run: plain data, as `RunRecord.run` takes it from the folder."""
 
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
-
-from palaestra.errors import UserError
+from typing import Any
 
 Row = dict[str, Any]
 
@@ -18,46 +15,6 @@ class Evaluated:
     step: int
     agent: str
     summary: Row
-
-
-class Record(Protocol):
-    """The record of a run, as `palaestra.runs.store.record.RunRecord` is one."""
-
-    path: Path
-    manifest: Row
-
-    @property
-    def id(self) -> str:
-        """The run's id."""
-
-    @property
-    def agent(self) -> str:
-        """What the trained agent is called in tables."""
-
-    @property
-    def status(self) -> str:
-        """How the run stands now."""
-
-    @property
-    def steps(self) -> int:
-        """Agent steps taken."""
-
-    @property
-    def config(self) -> Row:
-        """The configuration as it is written."""
-
-    @property
-    def notices(self) -> list[str]:
-        """What a reader of the lines should know."""
-
-    def metrics(self) -> Iterable[Row]:
-        """Yield the lines of metrics."""
-
-    def episodes(self) -> Iterable[Row]:
-        """Yield the lines of training episodes."""
-
-    def evaluations(self) -> list[Evaluated]:
-        """Return each evaluation of each agent."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +34,8 @@ class Run:
     """How the run stands, as succeeded; an empty string where that is not known."""
     steps: int = 0
     """Agent steps taken so far."""
+    path: Path = Path()
+    """Its folder."""
 
     @property
     def reason(self) -> str:
@@ -128,42 +87,7 @@ class Run:
         return [item for item in self.evaluated if item.step == last[item.suite]]
 
 
-def read_runs(records: Sequence[Record]) -> list[Run]:
-    """Read several runs, in the order given.
-
-    Raises:
-      UserError: no run, the same one twice, or a broken file.
-    """
-    if not records:
-        raise UserError("report: no run was given; name one or more.")
-    resolved = [record.path.resolve() for record in records]
-    for folder in resolved:
-        if resolved.count(folder) > 1:
-            raise UserError(f"report: {folder.name!r} is given twice; name each run once.")
-    return [read_run(record) for record in records]
-
-
-def read_run(record: Record) -> Run:
-    """Read one run.
-
-    Raises:
-      UserError: a file of it cannot be read.
-    """
-    return Run(
-        name=record.id,
-        config=record.config,
-        manifest=record.manifest,
-        metrics=list(record.metrics()),
-        episodes=[_averaged(row) for row in record.episodes()],
-        evaluated=record.evaluations(),
-        notices=record.notices,
-        agent=record.agent,
-        status=record.status,
-        steps=record.steps,
-    )
-
-
-def _averaged(row: Row) -> Row:
+def averaged(row: Row) -> Row:
     """Return a line of episodes with its columns averaged and their number as `count`."""
     columns = {key: value for key, value in row.items() if isinstance(value, list)}
     means = {key: sum(value) / len(value) for key, value in columns.items() if value}

@@ -8,16 +8,16 @@ from rich.table import Table as Grid
 from palaestra.runs.report.data import gather
 from palaestra.runs.report.estimate import Estimate
 from palaestra.runs.report.format import number
-from palaestra.runs.report.read import Record, read_runs
+from palaestra.runs.report.read import Run
 from palaestra.runs.report.tables import Column, Table
 
 _WIDE_ENOUGH = 150
 """Columns from which on intervals stand beside their values, not below; used for files too."""
 
 
-def print_groups(records: Sequence[Record], console: Console) -> None:
+def print_groups(runs: Sequence[Run], console: Console) -> None:
     """Print one table a suite, with 95 % intervals, what they resample, and every notice."""
-    report = gather(read_runs(records))
+    report = gather(runs)
     print_tables(report.tables, console)
     if not report.tables:
         console.print(report.verdict, highlight=False)

@@ -10,8 +10,9 @@ from typing import Any, Self
 
 from palaestra.errors import UserError
 from palaestra.runs.config import EvaluationConfig, RunConfig, agent_label, parse_yaml
-from palaestra.runs.report.read import Evaluated, Row
-from palaestra.runs.report.stamp import shows
+from palaestra.runs.report.read import Evaluated, Row, Run, averaged
+from palaestra.runs.report.shown import record as shown_by
+from palaestra.runs.report.shown import shows
 from palaestra.runs.store.folder import LOGS, RUNS, RunFolder
 from palaestra.runs.store.lock import owner_of
 
@@ -242,7 +243,27 @@ class RunRecord:
 
     def is_reported(self) -> bool:
         """Whether the report in the folder is whole and shows the run as it is now."""
-        return shows(self.path / "report.html", [self])
+        return shows(self.path / "report.html") == shown_by([self.run(lines=False)])
+
+    def run(self, *, lines: bool = True) -> Run:
+        """Return all of it as plain data, which reports take; without the lines on request.
+
+        Raises:
+          UserError: a file of the run cannot be read.
+        """
+        return Run(
+            name=self.id,
+            config=self.config,
+            manifest=self.manifest,
+            metrics=list(self.metrics()) if lines else [],
+            episodes=[averaged(row) for row in self.episodes()] if lines else [],
+            evaluated=self.evaluations(),
+            notices=self.notices,
+            agent=self.agent,
+            status=self.status,
+            steps=self.steps,
+            path=self.path,
+        )
 
     def artifacts(self) -> list[tuple[int, str, Path]]:
         """Return agent steps, name and file of what the learner left in `artifacts/<steps>/`."""

@@ -18,7 +18,6 @@ from palaestra.runs.config import RunConfig, default_run_id
 from palaestra.runs.progress import say
 from palaestra.runs.rollouts.remote import connect
 from palaestra.runs.store.folder import RUNS, RunFolder
-from palaestra.runs.store.record import RunRecord
 from palaestra.runs.sweeps.run import SeedRun
 from palaestra.runs.sweeps.tasks import SeedTasks
 from palaestra.runs.training.train import Resume, build_loop
@@ -124,33 +123,22 @@ def _how_to_resume(runs: Sequence[SeedRun], run_id: str | None, parallel: int | 
 
 def _conclude(runs: Sequence[SeedRun], as_json: bool, with_report: bool) -> int:
     """Write the report, print the table or the JSON object, and return the exit code."""
-    page = _report(runs) if with_report else None
+    from palaestra.runs.report import write_report
+    from palaestra.runs.report.build import page_name
+    from palaestra.runs.report.terminal import print_groups
+
+    page, begun = None, [record.run() for run in runs if (record := run.record)]
+    if with_report and begun:
+        page = write_report(begun, RUNS / page_name([runs[0].config.experiment]))
+        if not as_json:
+            print_groups(begun, Console())
+        say(f"report: {page}")
     if as_json:
         print(json.dumps(_as_json(runs, page)))
-    elif page is not None:
-        from palaestra.runs.report.terminal import print_groups
-
-        print_groups(_records(runs), Console())
-    if page is not None:
-        say(f"report: {page}")
     statuses = {run.status for run in runs}
     if "failed" in statuses:
         return 1
     return 0 if statuses == {"succeeded"} else 130
-
-
-def _report(runs: Sequence[SeedRun]) -> Path | None:
-    """Write one report about the runs that have begun, if any has."""
-    from palaestra.runs.report import write_report
-    from palaestra.runs.report.build import page_name
-
-    records = _records(runs)
-    name = page_name([runs[0].config.experiment])
-    return write_report(records, RUNS / name) if records else None
-
-
-def _records(runs: Sequence[SeedRun]) -> list[RunRecord]:
-    return [record for run in runs if (record := run.record) is not None]
 
 
 def _as_json(runs: Sequence[SeedRun], page: Path | None) -> dict[str, Any]:
