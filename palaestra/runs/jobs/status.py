@@ -82,7 +82,8 @@ def _folder(submission: Submission, storage: Path) -> Path:
 def show_jobs(address: str, as_json: bool) -> None:
     """Print a table of all submissions, the latest last."""
     submissions = connect(address).submissions()
-    rows = [_row(s, _progress_or_none(s)) for s in submissions]
+    known = [Found(s.run_id, _folder(s, Path()), None, s) for s in submissions]
+    rows = [_facts(found, _progress_or_none(found)) for found in known]
     if as_json:
         print(json.dumps(rows))
         return
@@ -94,37 +95,32 @@ def show_jobs(address: str, as_json: bool) -> None:
     from rich.table import Table
 
     table = Table("submission", "run", "status", "started", "ended", "progress", box=None)
-    for row, s in zip(rows, submissions, strict=True):
-        times = (_time(s.started), _time(s.ended))
-        cells = (s.id, s.run_id, s.status, *times, row["progress_text"])
-        table.add_row(*(escape(cell) for cell in cells))
+    for row in rows:
+        shown = ("submission_id", "run_id", "status", "started", "ended", "progress_text")
+        table.add_row(*(escape(row[key]) for key in shown))
     Console(width=None if sys.stdout.isatty() else 250).print(table)
 
 
-def _progress_or_none(submission: Submission) -> Progress | None:
+def _progress_or_none(found: Found) -> Progress | None:
     """Return a row's progress; one broken folder does not hide the other rows."""
     try:
-        return read_progress(_folder(submission, Path()))
+        return found.progress
     except (UserError, OSError) as error:
-        say(f"{submission.id}: {error}")
+        say(f"{found.submission.id if found.submission else found.run_id}: {error}")
         return None
 
 
 def show_status(name: str, address: str, storage: Path, as_json: bool) -> None:
     """Print how one run stands."""
     found = find(name, address, storage)
-    facts = _facts(found)
+    facts = _facts(found, found.progress)
     if as_json:
         print(json.dumps(facts))
         return
-    for key in ("run_id", "submission_id", "status", "run_status", "progress_text", "folder"):
-        if facts[key]:
-            print(f"{key.removesuffix('_text'):<14} {facts[key]}")
-    for key in ("started", "ended"):
-        if facts[key]:
-            print(f"{key:<14} {facts[key]}")
-    if facts["message"]:
-        print(f"{'message':<14} {facts['message']}")
+    del facts["progress"]
+    for key, value in facts.items():
+        if value:
+            print(f"{key.removesuffix('_text'):<14} {value}")
 
 
 def show_logs(name: str, address: str, storage: Path, *, follow_run: bool) -> int:
@@ -180,37 +176,26 @@ def _show_log_file(folder: Path, follow_run: bool) -> int:
     return 1 if follow_run and failed else 0
 
 
-def _facts(found: Found) -> dict[str, Any]:
-    progress = found.progress
-    if found.submission is not None:
-        return _row(found.submission, progress) | {"folder": str(found.folder)}
-    assert progress is not None
+def _facts(found: Found, progress: Progress | None) -> dict[str, Any]:
+    """Return what is known of a run; the status is the job's where there is one."""
+    job, run_status = found.submission, progress.status if progress else None
+    times = (_time(job.started), _time(job.ended)) if job else _times(progress)
     return {
         "run_id": found.run_id,
-        "submission_id": None,
-        "status": progress.status,
-        "run_status": None,
-        "started": progress.started,
-        "ended": progress.ended,
-        "message": "",
-        "progress": asdict(progress),
-        "progress_text": str(progress),
+        "submission_id": job.id if job else None,
+        "status": job.status if job else run_status,
+        "run_status": run_status if job else None,
+        "started": times[0],
+        "ended": times[1],
+        "message": job.message if job else "",
+        "progress": asdict(progress) if progress else None,
+        "progress_text": str(progress) if progress else "",
         "folder": str(found.folder),
     }
 
 
-def _row(submission: Submission, progress: Progress | None) -> dict[str, Any]:
-    return {
-        "run_id": submission.run_id,
-        "submission_id": submission.id,
-        "status": submission.status,
-        "run_status": progress.status if progress else None,
-        "started": _time(submission.started),
-        "ended": _time(submission.ended),
-        "message": submission.message,
-        "progress": asdict(progress) if progress else None,
-        "progress_text": str(progress) if progress else "",
-    }
+def _times(progress: Progress | None) -> tuple[str | None, str | None]:
+    return (progress.started, progress.ended) if progress else (None, None)
 
 
 def _time(seconds: float | None) -> str:

@@ -1,5 +1,6 @@
 """What MLflow shows of a run beside its curves, and what a page over many runs brings to it."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from palaestra.runs.store.folder import RunFolder
 from palaestra.runs.store.lock import RunLock
 from palaestra.runs.store.record import RunRecord
 from palaestra.runs.trackers import open_trackers, replay
-from palaestra.runs.trackers.mlflow import find_runs, open_store
+from palaestra.runs.trackers.mlflow import ARTIFACTS, find_runs, open_store
 from palaestra.runs.trackers.ui import find_runs_in, sync
 
 
@@ -58,6 +59,17 @@ def test_names_that_mlflow_refuses_are_written_with_an_underscore(make_run: Make
     folder = make_run([{**line(0), "train/kl(θ)": 1.0}])
     replay(RunRecord(folder.path), ["mlflow"])
     assert shown(folder).data.metrics["train/kl___"] == 1.0
+
+
+@pytest.mark.parametrize("name", ["sb3/ppo", "../../up", ".."])
+def test_whatever_an_experiment_is_called_its_artifacts_stay_in_their_folder(
+    name: str, make_run: MakeRun
+) -> None:
+    folder = make_run([line(0)], experiment=name)
+    replay(RunRecord(folder.path), ["mlflow"])
+    found = open_store(folder.path.parent).get_experiment_by_name(name)
+    place = Path(found.artifact_location.removeprefix("file://"))
+    assert place.resolve().parent == (folder.path.parent / ARTIFACTS).resolve()
 
 
 def test_runs_deleted_in_the_page_come_back_once(make_run: MakeRun) -> None:
