@@ -71,9 +71,3 @@ class EpisodeMetric:
         """Return whether the episodes hold what the metric reads."""
         has_actions = episodes.num_actions > 0 or not self.discrete
         return has_actions and all(key in episodes.info for key in self.needs)
-
-
-RETURN = EpisodeMetric(
-    "return", "reward", "sum of the rewards of an episode", lambda e: e.total(e.reward)
-)
-LENGTH = EpisodeMetric("length", "steps", "number of steps of an episode", lambda e: e.length)

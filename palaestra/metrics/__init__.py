@@ -3,8 +3,8 @@
 from palaestra.registry import register_builtin
 
 _EPISODE_METRICS = {
-    "return": ("episodes:RETURN", "sum of the rewards of an episode"),
-    "length": ("episodes:LENGTH", "number of steps of an episode"),
+    "return": ("returns:RETURN", "sum of the rewards of an episode"),
+    "length": ("returns:LENGTH", "number of steps of an episode"),
     "regret": ("decisions:REGRET", "sum of best minus chosen expected reward"),
     "realised_regret": ("decisions:REALISED_REGRET", "sum of best expected minus paid reward"),
     "coverage": ("decisions:COVERAGE", "share of the arms tried at least once"),

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from palaestra.experience.episodes import LENGTH, RETURN, EpisodeMetric, Episodes
+from palaestra.experience.episodes import EpisodeMetric, Episodes
 from palaestra.metrics.outcomes import (
     BLUNDER_RATE,
     BLUNDER_RATE_POSSIBLE,
@@ -17,6 +17,7 @@ from palaestra.metrics.outcomes import (
     LOSS,
     WIN,
 )
+from palaestra.metrics.returns import LENGTH, RETURN
 
 GAME_METRICS = (
     RETURN,

@@ -211,7 +211,7 @@ def test_a_disk_that_fills_up_ends_the_run_and_keeps_the_checkpoint_before(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run(q(), tmp_path, "straight")
-    from palaestra.runs import checkpoint_format
+    from palaestra.runs.store import format as checkpoint_format
 
     write, count = checkpoint_format._write, 0
 
