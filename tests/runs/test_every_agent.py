@@ -80,7 +80,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("work")
 
 
-@pytest.mark.parametrize(("name", "policy"), learners())
+@pytest.mark.parametrize(("name", "policy"), list(learners()))
 def test_an_agent_is_known_by_one_name_from_training_to_export(
     name: str,
     policy: str | None,

@@ -117,7 +117,7 @@ def _is_trained(config: RunConfig, run_id: str, root: Path, resume: Resume) -> b
     """Whether the run to resume has no training left."""
     if resume == "never" or not RunFolder.exists(run_id, root):
         return False
-    return RunRecord.open(root / run_id).is_trained(config.total_steps)
+    return RunRecord.open(root / run_id).is_trained(config)
 
 
 def _evaluate_and_report(folder: RunFolder, config: RunConfig, console: Console) -> Path:

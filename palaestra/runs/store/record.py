@@ -211,9 +211,11 @@ class RunRecord:
         """Return where an evaluation is stored; names with a slash are one folder each."""
         return self.path / "eval" / f"{safe(suite)}-{step}" / safe(agent)
 
-    def is_trained(self, total_steps: int) -> bool:
-        """Whether the run came to its end, and its end is as far as that."""
-        return self.status == "succeeded" and self.steps >= total_steps
+    def is_trained(self, config: RunConfig) -> bool:
+        """Whether the run came to its end, by steps or by a rule of the configuration."""
+        stop = config.model_dump(mode="json").get("stop")
+        ended = bool(self.manifest.get("ended_by")) and self.config.get("stop") == stop
+        return self.status == "succeeded" and (self.steps >= config.total_steps or ended)
 
     def is_evaluated(self, wanted: EvaluationConfig) -> bool:
         """Whether the agent as it is now, and each baseline, was evaluated as wanted."""
@@ -237,7 +239,7 @@ class RunRecord:
     def is_complete(self, config: RunConfig) -> bool:
         """Whether nothing is left to do of what a configuration asks: train, evaluate, report."""
         wanted = config.evaluation
-        return self.is_trained(config.total_steps) and (
+        return self.is_trained(config) and (
             wanted is None or (self.is_evaluated(wanted) and self.is_reported())
         )
 
