@@ -277,7 +277,7 @@ def config_hash(config: RunConfig) -> str:
 
 def config_difference(old: RunConfig, new: RunConfig) -> list[str]:
     """Return one line, as "agent.gamma: 0.99 -> 0.98", for each difference that decides results."""
-    before, after = (_flat(_decisive(config)) for config in (old, new))
+    before, after = (flatten(_decisive(config)) for config in (old, new))
     return [
         f"{key}: {before.get(key, 'absent')} -> {after.get(key, 'absent')}"
         for key in sorted(before.keys() | after.keys())
@@ -299,20 +299,30 @@ def _decisive(config: RunConfig) -> dict[str, Any]:
     return data
 
 
-def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested mappings as one: {"env": {"id": 1}} becomes {"env.id": 1}."""
     flat: dict[str, Any] = {}
     for key, value in tree.items():
-        inner = _flat(value, f"{prefix}{key}.") if isinstance(value, dict) and value else None
-        flat |= inner if inner is not None else {f"{prefix}{key}": value}
+        inner = isinstance(value, Mapping) and value
+        flat |= flatten(value, f"{prefix}{key}.") if inner else {f"{prefix}{key}": value}
     return flat
 
 
 def default_run_id(config: RunConfig) -> str:
     """Return the run id that follows from the configuration alone."""
     env = config.env.id.rpartition("/")[2].lower()
-    agent = "-".join([config.agent["name"], *([config.policy["name"]] if config.policy else [])])
+    agent = agent_label(config.agent, config.policy)
     name = f"{config.experiment}-{env}-{agent}-s{config.seed}-{config_hash(config)}"
     return name.replace("/", "-")
+
+
+def agent_label(agent: Mapping[str, Any], policy: Mapping[str, Any] | None) -> str:
+    """Return what a trained agent is called in tables, from the configuration: rule and policy.
+
+    A run's manifest keeps it; whoever has a run reads it there.
+    """
+    names = [agent["name"], *([policy["name"]] if policy else [])]
+    return "-".join(names).replace("/", "-")
 
 
 def _read(source: str) -> dict[str, Any]:

@@ -333,7 +333,7 @@ def test_a_signal_saves_and_says_how_to_resume(tmp_path: Path, number: int) -> N
     command += ["-o", f"total_steps={steps + 1000}"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
-    assert f"going on from step {steps:,}" in done.stderr
+    assert f"resuming at step {steps:,}" in done.stderr
     again = subprocess.run(command[:5], cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert again.returncode == 0
     assert "nothing left to do" in again.stderr

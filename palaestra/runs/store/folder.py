@@ -18,7 +18,14 @@ from typing import Any, Self
 
 import palaestra
 from palaestra.errors import UserError, did_you_mean
-from palaestra.runs.config import RunConfig, config_hash, dump_yaml, read_yaml, resolve
+from palaestra.runs.config import (
+    RunConfig,
+    agent_label,
+    config_hash,
+    dump_yaml,
+    read_yaml,
+    resolve,
+)
 from palaestra.runs.store.origin import is_marked, mark
 
 SCHEMA_VERSION = 1
@@ -78,6 +85,7 @@ class RunFolder:
         folder.update_manifest(
             run_id=run_id,
             experiment=config.experiment,
+            agent=agent_label(config.agent, config.policy),
             schema_version=SCHEMA_VERSION,
             config_hash=config_hash(config),
             config=config.model_dump(mode="json"),

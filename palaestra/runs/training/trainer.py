@@ -346,13 +346,14 @@ class Trainer:
         )
 
     def _open_trackers(self) -> list[Any]:
+        from palaestra.runs.store.record import RunRecord
         from palaestra.runs.trackers import open_trackers
 
         def tell(message: str) -> None:
             self.folder.log(message)
             say(message)
 
-        return list(open_trackers(self.config.all_trackers, self.folder, tell))
+        return list(open_trackers(self.config.all_trackers, RunRecord(self.folder.path), tell))
 
     def _progress(self) -> ProgressDisplay:
         return ProgressDisplay(
