@@ -484,8 +484,8 @@ def _same_bytes(one: np.ndarray, other: np.ndarray) -> bool:
     """Whether two arrays of one type and shape are equal bit for bit, NaN and -0 included."""
     if not one.size or one.item(0) != other.item(0):  # soon told; where it is NaN, no matter
         return False
-    bits = (np.ascontiguousarray(x).reshape(-1).view(np.uint8) for x in (one, other))
-    return np.array_equal(*bits)
+    a, b = (np.ascontiguousarray(x).reshape(-1).view(np.uint8) for x in (one, other))
+    return np.array_equal(a, b)
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -85,4 +85,4 @@ def _head(arrays: Mapping[str, np.ndarray]) -> bytes:
 
 def _bytes(array: np.ndarray) -> memoryview:
     """Return the memory of a C-contiguous array."""
-    return memoryview(array.reshape(-1).view(np.uint8))
+    return array.reshape(-1).view(np.uint8).data
