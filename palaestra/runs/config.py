@@ -283,7 +283,7 @@ def import_plugins(modules: Sequence[str]) -> None:
     Raises:
       UserError: a module is missing or fails at import.
     """
-    if modules and os.getcwd() not in sys.path:
+    if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     for module in modules:
         try:

@@ -12,6 +12,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 from palaestra.agents.loop import TrainingEnvs
 from palaestra.agents.sb3.native_envs import NativeVecEnv
 from palaestra.envs import make_vec
+from palaestra.envs.finite import refuse_not_finite
 from palaestra.envs.recorded import RecordedEpisodes
 from palaestra.envs.rows import summed_infos
 from palaestra.envs.wrappers.build import wrapper_names
@@ -31,6 +32,16 @@ class RecordedVecEnv(DummyVecEnv):
     def __init__(self, env_fns: list[Callable[[], gymnasium.Env]]) -> None:
         super().__init__(env_fns)
         self.sum_names = _sum_names(self.envs[0])
+
+    def step_wait(self) -> Any:
+        """Step all rows.
+
+        Raises:
+          NotFiniteError: an observation or a reward is not finite.
+        """
+        observation, reward, done, infos = super().step_wait()
+        refuse_not_finite(self.envs[0], observation, reward)
+        return observation, reward, done, infos
 
     @property
     def action_spaces(self) -> list[gymnasium.Space]:

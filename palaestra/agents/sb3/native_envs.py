@@ -8,6 +8,7 @@ import numpy as np
 from gymnasium.vector import VectorEnv
 from stable_baselines3.common.vec_env import VecEnv
 
+from palaestra.envs.finite import refuse_not_finite
 from palaestra.envs.rows import reset_rows, step_info, summed_infos
 from palaestra.envs.state import get_state, set_state
 from palaestra.experience.fragment import map_tree
@@ -51,6 +52,7 @@ class NativeVecEnv(VecEnv):
     def step_wait(self) -> tuple[Any, np.ndarray, np.ndarray, list[dict[str, Any]]]:
         """Step all rows; see the class for the infos."""
         observation, reward, terminated, truncated, info = self.envs.step(self._actions)
+        refuse_not_finite(self.envs, observation, reward)
         done = terminated | truncated
         self._returns += reward
         self._lengths += 1

@@ -8,6 +8,7 @@ import typer
 
 from palaestra.errors import UserError, did_you_mean
 from palaestra.registry import KINDS, Entry, registry
+from palaestra.runs.cli.envs import envs
 from palaestra.runs.cli.export import export
 from palaestra.runs.cli.jobs import jobs, logs, status, stop, submit
 from palaestra.runs.cli.kernels import kernels
@@ -207,7 +208,10 @@ def evaluate(
         ),
     ],
     suite: Annotated[
-        str | None, typer.Option(help="Suite by name; a run's own suite by default.")
+        str | None,
+        typer.Option(
+            help="Suite by name or .yaml file; by default a run's own, or its environment."
+        ),
     ] = None,
     seeds: Annotated[int | None, typer.Option(min=1, help="Evaluation seeds (default 5).")] = None,
     episodes: Annotated[
@@ -276,3 +280,4 @@ def _singular(kind: str) -> str:
 for verb in (submit, jobs, status, logs, stop, track, ui, export):
     app.command()(verb)
 app.add_typer(kernels, name="kernels")
+app.add_typer(envs, name="envs")

@@ -8,9 +8,10 @@ from typing import Literal
 
 from palaestra.agents.base import Agent, Learner
 from palaestra.agents.loop import Loop, TrainingEnvs
+from palaestra.envs.close import safe_close
 from palaestra.errors import UserError
 from palaestra.runs.config import RunConfig, config_difference, default_run_id
-from palaestra.runs.rollouts.build import build_agent, environment_spaces
+from palaestra.runs.rollouts.build import build_agent, environment_spaces, make_envs
 from palaestra.runs.rollouts.make import make_rollouts
 from palaestra.runs.store.folder import LOGS, RUNS, RunFolder, check_run_id
 from palaestra.runs.store.lock import RunLock
@@ -70,6 +71,7 @@ def train(
     seed_globals(config.seed)
     with _built(config) as loop:
         if folder is None:
+            _check_repeatable(config, loop)
             folder = RunFolder.create(run_id, config, root)
         with RunLock(folder.path):
             trainer = Trainer(config, folder, loop, quiet=quiet, evaluator=evaluator)
@@ -181,9 +183,40 @@ def build_loop(config: RunConfig) -> Loop:
             f"rollout.workers: agent {config.agent['name']!r} collects by itself in this process; "
             f"0 is accepted, not {config.rollout.workers}."
         )
+    if env.on_bad_transition != "stop":
+        loop.close()
+        raise UserError(
+            f"env.on_bad_transition: agent {config.agent['name']!r} collects by itself; 'stop' is "
+            f"accepted, not {env.on_bad_transition!r}."
+        )
     if env.reset_at_checkpoint:
         loop.restores_environments = False
     return loop
+
+
+def _check_repeatable(config: RunConfig, loop: Loop) -> None:
+    """Refuse an environment whose run could not be resumed as it promises, before it is trained on.
+
+    Environments of Palaestra give their state; others are played again, which two short replays
+    try out.
+
+    Raises:
+      UserError: the same seed and actions lead elsewhere.
+    """
+    if not loop.restores_environments:
+        return
+    from palaestra.envs.check import check_determinism
+    from palaestra.envs.recorded import RowsVectorEnv
+
+    env = make_envs(config, 1)
+    safe_close(env)
+    if not isinstance(env.unwrapped, RowsVectorEnv):
+        return
+    for finding in check_determinism(config.env.id, config.env.options, config.env.wrappers):
+        raise UserError(
+            f"env.id: {config.env.id} cannot be resumed exactly: {finding.text}. "
+            "env.reset_at_checkpoint=true starts new episodes at every checkpoint instead."
+        )
 
 
 def build_learner(config: RunConfig) -> Learner:

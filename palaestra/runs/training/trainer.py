@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from palaestra.agents.loop import EpisodeBatch, Iteration, Loop, join_episodes
-from palaestra.errors import RunError
+from palaestra.errors import EnvironmentFailure, NotFiniteError, RunError
 from palaestra.experience.weights import Weights
 from palaestra.runs.config import RunConfig
 from palaestra.runs.progress import ProgressDisplay, say
@@ -103,6 +103,11 @@ class Trainer:
             # An interrupt in the last round leaves nothing to continue.
             finished = self.agent_steps >= self.config.total_steps or self._ended_by
             self._end("succeeded" if finished else "stopped", self._ended_by)
+        except (EnvironmentFailure, NotFiniteError) as error:
+            # In the middle of a round: the checkpoint before is the last whole state.
+            self._end("failed", str(error))
+            say(self._kept())
+            raise
         except RunError as error:
             # Workers or a checkpoint failed, between two rounds: the state is whole.
             self._save_in_need()
@@ -327,11 +332,16 @@ class Trainer:
         except RunError as error:
             warnings.warn(str(error), stacklevel=2)
 
+    def _kept(self) -> str:
+        with suppress(RunError):
+            self.checkpoints.wait()
+        last = (self.checkpoints.names() or ["none yet"])[-1]
+        return f"The last checkpoint is {last}."
+
     def _unwritable(self, error: OSError) -> RunError:
         """Say what the run folder could not take; the manifest may not be written either."""
-        last = (self.checkpoints.names() or ["none"])[-1]
         failure = RunError(
-            f"{self.folder.path}: cannot be written: {error}. The last checkpoint is {last}; make "
+            f"{self.folder.path}: cannot be written: {error}. {self._kept()} Make "
             f"room, then: palaestra resume {self.folder.path.name}"
         )
         with suppress(OSError):
