@@ -1,5 +1,6 @@
 """PPO's learner around its rule: optimiser, schedules, device, precision, probe, bad numbers."""
 
+from dataclasses import replace
 from typing import Any
 
 import gymnasium
@@ -192,16 +193,16 @@ def test_the_metrics_of_an_update_of_one_step_are_finite() -> None:
 
 def test_explained_variance_counts_valid_steps_alone() -> None:
     agent = agent_of("gru")
-    fragment = played(agent)
-    fragment.valid[3, 2] = fragment.valid[5, 0] = False
     learner = agent.make_learner()
-    batch = learner._batch([fragment])
+    batch = learner._batch([played(agent)])
+    valid = torch.ones(16, 4, dtype=torch.bool)
+    valid[3, 2] = valid[5, 0] = False
+    batch = replace(batch, valid=valid)
     expected = learner._summarize([{}], batch)["train/explained_variance"]
     batch.advantage[3, 2] = 1e6
     batch.target[5, 0] = -1e6
     assert learner._summarize([{}], batch)["train/explained_variance"] == expected
-    valid = fragment.valid
-    advantage, target = batch.advantage.numpy()[valid], batch.target.numpy()[valid]
+    advantage, target = batch.advantage[valid].numpy(), batch.target[valid].numpy()
     assert expected == pytest.approx(1 - advantage.var() / target.var(), rel=1e-4)
 
 
