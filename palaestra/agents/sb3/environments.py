@@ -14,7 +14,6 @@ from palaestra.agents.sb3.native_envs import NativeVecEnv
 from palaestra.envs import make_vec
 from palaestra.envs.recorded import RecordedEpisodes
 from palaestra.envs.rows import summed_infos
-from palaestra.envs.wrappers.build import wrapper_names
 from palaestra.errors import UserError
 from palaestra.registry import registry
 
@@ -27,6 +26,7 @@ class RecordedVecEnv(DummyVecEnv):
     """
 
     envs: list[Any]
+    restores = True
 
     def __init__(self, env_fns: list[Callable[[], gymnasium.Env]]) -> None:
         super().__init__(env_fns)
@@ -81,23 +81,20 @@ class EpisodeSums(gymnasium.Wrapper):
         return result
 
 
-def make_envs(task: TrainingEnvs, seed: int) -> RecordedVecEnv | NativeVecEnv:
-    """Return the environments of a task.
+def make_envs(
+    task: TrainingEnvs, seed: int, discount: float = 0.99
+) -> RecordedVecEnv | NativeVecEnv:
+    """Return the environments of a task; `discount` is for wrappers that need one.
 
-    Palaestra's own vector environments are stepped together. Any other one is stepped row by row,
-    wrapped and seeded as `stable_baselines3.common.env_util.make_vec_env` does.
+    Palaestra's own vector environments, and wrapped ones, are those of `make_vec`. Any other one is
+    stepped row by row, wrapped and seeded as `stable_baselines3.common.env_util.make_vec_env` does.
 
     Raises:
-      UserError: wrappers around single environments, or an environment without single ones.
+      UserError: an unknown wrapper, or an environment without single ones.
     """
-    if _is_native(task.env_id):
+    if task.wrappers or _is_native(task.env_id):
         return NativeVecEnv(
-            make_vec(task.env_id, task.num_envs, task.wrappers, **dict(task.options))
-        )
-    if task.wrappers:
-        raise UserError(
-            f"env.wrappers: {', '.join(wrapper_names(task.wrappers))} cannot be used with "
-            f"{task.env_id}: Stable-Baselines3 steps it row by row; none is accepted here."
+            make_vec(task.env_id, task.num_envs, task.wrappers, discount, **dict(task.options))
         )
     make = _single(task)
     envs = RecordedVecEnv([_seeded(make, seed + row) for row in range(task.num_envs)])

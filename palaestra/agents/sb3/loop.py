@@ -62,6 +62,7 @@ class SB3Loop(Loop):
         self.algorithm = algorithm
         self.generators = generators
         self.envs = envs
+        self.restores_environments = envs.restores
         self.steps = steps
         self.recorder = EpisodeRecorder()
         self._seed, self._resets, self._cut = seed, 0, False
