@@ -4,7 +4,7 @@
     python benchmarks/associative_recall.py --layers attention,mesa --seeds 3
     python benchmarks/associative_recall.py --updates 3000 --layers local+linear --out long.json
 
-The language model of two blocks (palaestra/policies/language.py) reads the sequences of
+The language model of two blocks (palaestra/policies/language/) reads the sequences of
 associative_data.py. Everything is the same for all rows but the mixers: width, heads, data, number
 of updates and tokens, AdamW with warm-up and cosine, clipped gradients, and a course from short to
 long sequences. In turn an update has sequences with all, half or a quarter of its stage's most
@@ -39,9 +39,9 @@ from associative_report import Point, Run, picture, table
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from palaestra.kernels.check import machine
+from palaestra.kernels.verify.check import machine
 from palaestra.policies.language import IGNORED, PalaestraForCausalLM
-from palaestra.policies.language_config import PalaestraConfig
+from palaestra.policies.language.config import PalaestraConfig
 
 RESULTS = Path(__file__).parent / "results"
 

@@ -2,9 +2,9 @@
 
     python benchmarks/gru_scan.py --threads 1
 
-Prints for each shape: `gru_scan` without resets, with 2 % of steps resetting, `torch.nn.GRU` (which
-knows no resets), and a loop over `torch.nn.GRUCell` with resets. Contenders take turns and the best
-of all rounds counts, so that other load on the machine strikes all alike.
+Prints for each shape: `chunk_gru` without resets, with 2 % of steps resetting, `torch.nn.GRU`
+(which knows no resets), and a loop over `torch.nn.GRUCell` with resets. Contenders take turns and
+the best of all rounds counts, so that other load on the machine strikes all alike.
 """
 
 import argparse
@@ -14,34 +14,33 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from palaestra.kernels.gru import gru_scan
+from palaestra.kernels.gru import chunk_gru
 
 T, C = 50, 14
 
 
 def contenders(B: int, H: int) -> dict[str, Callable[[], Tensor]]:
-    gru, cell = torch.nn.GRU(C, H), torch.nn.GRUCell(C, H)
+    gru, cell = torch.nn.GRU(C, H, batch_first=True), torch.nn.GRUCell(C, H)
     weights = [gru.weight_ih_l0, gru.weight_hh_l0, gru.bias_ih_l0, gru.bias_hh_l0]
-    x, h_0 = torch.randn(T, B, C), torch.zeros(B, H)
-    none, some = torch.zeros(T, B, dtype=torch.bool), torch.rand(T, B) < 0.02
+    x, some = torch.randn(B, T, C), torch.rand(B, T) < 0.02
 
     def loop() -> Tensor:
-        states, h_t = [], h_0
-        for x_t, reset_t in zip(x, some, strict=True):
+        states, h_t = [], torch.zeros(B, H)
+        for x_t, reset_t in zip(x.unbind(1), some.unbind(1), strict=True):
             h_t = cell(x_t, h_t.masked_fill(reset_t.unsqueeze(1), 0))
             states.append(h_t)
-        return torch.stack(states)
+        return torch.stack(states, 1)
 
     return {
-        "gru_scan": lambda: gru_scan(x, h_0, none, *weights),
-        "gru_scan, resets": lambda: gru_scan(x, h_0, some, *weights),
-        "nn.GRU": lambda: gru(x, h_0.unsqueeze(0))[0],
+        "chunk_gru": lambda: chunk_gru(x, *weights)[0],
+        "chunk_gru, resets": lambda: chunk_gru(x, *weights, reset=some)[0],
+        "nn.GRU": lambda: gru(x)[0],
         "cell loop, resets": loop,
     }
 
 
 def measure(B: int, H: int, rounds: int) -> dict[str, float]:
-    gradient = torch.randn(T, B, H)
+    gradient = torch.randn(B, T, H)
     runs = contenders(B, H)
     best = dict.fromkeys(runs, float("inf"))
     for _ in range(rounds):

@@ -11,7 +11,7 @@ from kernel_peers import OURS, Contender
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from palaestra.kernels.cases import CASES, Case, Inputs, Size, forms, make_inputs
+from palaestra.kernels.verify.cases import CASES, CELLS, Case, Inputs, Size, forms, make_inputs
 
 CONTEXT = 128
 """Steps of the past that attention and RAT read, where the size does not say more."""
@@ -25,7 +25,7 @@ def acting(case: Case, size: Size, dtype: torch.dtype, device: torch.device) -> 
         found.append(Contender(f"fla {FLA[case.name][1]}", _fla(case, state), needs="fla"))
     if case.op in ("attention", "rat"):
         found.append(cached(state if case.op == "attention" else _full_cache(size, dtype, device)))
-    if case.op == "gru":
+    if case.op in CELLS:
         return [*found, _cell(size, dtype, device)]
     return found if size.T > 1 else [*found, _cell(size, dtype, device)]
 

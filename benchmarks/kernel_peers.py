@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 from torch.nn.functional import pad, scaled_dot_product_attention
 
-from palaestra.kernels.cases import Case, Inputs, Size, forms
+from palaestra.kernels.verify.cases import CELLS, Case, Inputs, Size, forms
 
 OURS = "palaestra"
 LOOP = "palaestra, loop over tokens"
@@ -65,7 +65,7 @@ def contenders(
         found.append(Contender("palaestra, reference, compiled", compiled(reference)))
     if device.type == "cuda" and case.name in FLA:
         found.append(fla(case))
-    if case.op != "gru" and (section != "rl" or case.op == "attention"):
+    if case.op not in CELLS and (section != "rl" or case.op == "attention"):
         found += softmax(case.op == "attention", device)
     if section != "llm":
         found += recurrent_networks(size, dtype, device)

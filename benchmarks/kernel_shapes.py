@@ -1,6 +1,6 @@
 """Sizes at which the operators are measured, and the least number of bytes that they move."""
 
-from palaestra.kernels.cases import Case, Size
+from palaestra.kernels.verify.cases import CELLS, Case, Size
 
 RESETS = (0.0, 0.01, 0.03, 0.1)
 """Probabilities that a step is the first of an episode."""
@@ -44,7 +44,7 @@ SMALL = ("cpu", "acting", "stress")
 def sizes(section: str, case: Case, device: str) -> tuple[Size, ...]:
     """Return the sizes of a section for an operator; on a CPU those that fit into its memory."""
     if section == "llm":
-        return () if case.op == "gru" else _LLM + (_RAT if case.op in ("rat", "attention") else ())
+        return () if case.op in CELLS else _LLM + (_RAT if case.op in ("rat", "attention") else ())
     if section == "acting":
         if device == "cpu":
             return _ACTING[:3]

@@ -14,8 +14,8 @@ import torch
 from kernel_peers import OURS, fla
 from torch import Tensor
 
-from palaestra.kernels.cases import CASES, Inputs, Size, make_inputs
 from palaestra.kernels.mesa import MesaResiduals, chunk_mesa
+from palaestra.kernels.verify.cases import CASES, Inputs, Size, make_inputs
 
 Change = Callable[[Inputs], Mapping[str, Tensor]]
 

@@ -42,8 +42,8 @@ from kernel_table import group_table
 from kernel_timing import Call, surroundings, time_cpu, time_cuda
 from torch import Tensor
 
-from palaestra.kernels.cases import CASES, OPERATORS, Case, Inputs, Size, make_inputs
-from palaestra.kernels.check import Row, as_json, check, machine, passed, table
+from palaestra.kernels.verify.cases import CASES, CELLS, OPERATORS, Case, Inputs, Size, make_inputs
+from palaestra.kernels.verify.check import Row, as_json, check, machine, passed, table
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -62,7 +62,8 @@ class Group:
 
     def __init__(self, section: str, case: Case, size: Size, device: torch.device) -> None:
         self.section, self.case, self.size, self.device = section, case, size, device
-        self.dtype = torch.bfloat16 if device.type == "cuda" and case.op != "gru" else torch.float32
+        half = device.type == "cuda" and case.op not in CELLS
+        self.dtype = torch.bfloat16 if half else torch.float32
         self.rows: list[dict[str, Any]] = []
         self.calls: dict[tuple[int, str], tuple[Call, bool]] = {}
         self._ours: dict[float, Tensor] = {}
@@ -170,7 +171,7 @@ class Group:
         """Return the bytes that a forward pass or a step moves at least; 0 where not known."""
         if self.section == "acting":
             return acting_bytes(self.case, self.size)
-        return 0 if self.case.op == "gru" else window_bytes(self.size, self.dtype.itemsize)
+        return 0 if self.case.op in CELLS else window_bytes(self.size, self.dtype.itemsize)
 
 
 def some_resets(size: Size, p: float, device: torch.device, section: str = "") -> Tensor | None:

@@ -106,7 +106,7 @@ def learn(backbone: str, config: RunConfig) -> Run:
         "config": config_hash(config),
         "policy": config.policy,
         "parameters": sum(weight.size for weight in actors.weights.values()),
-        "success": found.tasks[0].metrics["return"].mean,
+        "success": found.tasks[0].metrics["return"].mean.value,
         "steps_to_solved": steps_to_solved(curve),
         "steps": curve[-1][0],
         "seconds": round(wall, 1),

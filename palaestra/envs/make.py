@@ -174,7 +174,7 @@ def _failures_of(env_id: str) -> Iterator[None]:
         yield
     except (UserError, RunError):
         raise
-    except (gymnasium.error.DependencyNotInstalled, ImportError) as error:
+    except (gymnasium.error.DependencyNotInstalled, ModuleNotFoundError) as error:
         raise UserError(
             f"env {env_id!r} needs a package that is not installed: {error}{_advice(error)}"
         ) from error

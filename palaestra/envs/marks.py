@@ -12,7 +12,7 @@ _OF_GYMNASIUM = {"env", "_cached_spec", "_action_space", "_observation_space", "
 _PLAIN = (bool, int, float, complex, str, bytes, type(None))
 
 
-def marks(wrapper: gymnasium.Wrapper) -> str:
+def marks(wrapper: gymnasium.Env[Any, Any]) -> str:
     """Return a mark of what a wrapper keeps itself, what it wraps and its spaces left out.
 
     Numbers, texts, arrays, generators, and objects and containers of them count; functions and

@@ -86,6 +86,7 @@ def _text_fault(space: spaces.Text, observation: Any, name: str) -> str | None:
 def _box_fault(space: spaces.Box, observation: Any, name: str) -> str | None:
     if not isinstance(observation, np.ndarray | np.generic):
         return f"{name} is of type {type(observation).__name__}; an array is expected"
+    observation = np.asarray(observation)
     if observation.shape != space.shape:
         return f"{name} has shape {observation.shape}; {space.shape} is expected"
     if not np.can_cast(observation.dtype, space.dtype):

@@ -117,6 +117,11 @@ class RecordedEpisodes(gymnasium.Wrapper):
     def _place(self) -> tuple[str, str, int | None, int]:
         return _name(self), "step", self.row, len(self._actions) - 1
 
+    @property
+    def steps(self) -> int:
+        """Steps that the episode has taken."""
+        return len(self._actions)
+
     def get_state(self) -> State:
         """Return what `set_state` needs to continue exactly here: plain values and arrays.
 
@@ -243,7 +248,13 @@ class RowsVectorEnv(SyncVectorEnv):
 
     def reset(self, *, seed: Any = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
         """Reset the rows, or those of `options["reset_mask"]`; one seed each, or s, s + 1, ..."""
-        _, infos = super().reset(seed=seed, options=options)
+        try:
+            _, infos = super().reset(seed=seed, options=options)
+        except UserError:
+            raise
+        except ValueError:  # rows that cannot be put together
+            self._blame()
+            raise
         return self._together(), infos
 
     def step(self, actions: Any) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
@@ -282,9 +293,15 @@ class RowsVectorEnv(SyncVectorEnv):
         space = self.single_observation_space
         for env, observation in zip(self.envs, self._env_obs, strict=True):
             fault = observation_fault(space, observation)
-            if fault is not None and np.shape(observation) != space.shape:
-                name, doing, row, step = env._place()
-                raise EnvironmentFailure(name, doing, "wrong observation", fault, row, step + 1)
+            if fault is not None and np.shape(observation) != space.shape:  # type: ignore[call-overload]
+                raise EnvironmentFailure(
+                    _name(env),
+                    "step" if env.steps else "reset",
+                    "wrong observation",
+                    fault,
+                    env.row,
+                    env.steps,
+                )
 
     @property
     def restores_wrappers(self) -> bool:
@@ -302,7 +319,7 @@ class RowsVectorEnv(SyncVectorEnv):
         made: list[RecordedEpisodes] = []
         try:
             for _ in range(2):
-                made.append(self.env_fns[0]())  # type: ignore[operator]
+                made.append(self.env_fns[0]())  # type: ignore[arg-type]
             one, other = made
             play(one, seed=0, steps=8)
             other.set_state(one.get_state())

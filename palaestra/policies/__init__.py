@@ -11,7 +11,7 @@ from typing import Any
 from palaestra.registry import register_builtin
 
 _EXPORTS = {
-    "Backbone": "palaestra.policies.base",
+    "Backbone": "palaestra.policies.backbone",
     "Policy": "palaestra.policies.base",
     "PolicyOutput": "palaestra.policies.base",
     "PolicySpec": "palaestra.policies.base",
@@ -19,6 +19,7 @@ _EXPORTS = {
     "SequenceConfig": "palaestra.policies.sequence",
     "SequencePolicy": "palaestra.policies.sequence",
     "State": "palaestra.experience.state",
+    "Torso": "palaestra.policies.torso",
 }
 
 _POLICIES = {

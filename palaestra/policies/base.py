@@ -1,6 +1,8 @@
-"""The contracts of `palaestra.policies`: backbone, policy, and how a policy is built by name."""
+"""The contract of a policy, and how policies and torsos are built by name."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, ClassVar, NamedTuple
@@ -9,45 +11,16 @@ import gymnasium
 import torch
 from torch import Tensor, nn
 
+from palaestra.errors import UserError
 from palaestra.experience.state import State
 from palaestra.options import Options, validate
+from palaestra.policies.backbone import Backbone
 from palaestra.policies.distributions import Distribution
+from palaestra.policies.encoders import Observation
+from palaestra.policies.torso import Torso
 from palaestra.registry import registry
 
-Observation = Tensor | dict[str, Any]
-"""A tensor, or a dict of observations, with leading dimensions `[B]` or `[B, T]`."""
-
-
-class Backbone(nn.Module, ABC):
-    """A sequence model with episode resets: the memory of a policy.
-
-    `reset[b, t]` true says that step t is the first of an episode: nothing before it may leak in.
-    Stepping T times equals one forward over T steps.
-    """
-
-    in_features: int
-    out_features: int
-
-    @abstractmethod
-    def initial_state(self, batch: int) -> State:
-        """Return the state before the first step of `batch` episodes."""
-
-    @abstractmethod
-    def forward(self, x: Tensor, state: State, reset: Tensor) -> tuple[Tensor, State]:
-        """Read a window of steps.
-
-        Args:
-          x: `[B, T, in_features]`.
-          state: the state before the window.
-          reset: bool `[B, T]`.
-
-        Returns:
-          `y [B, T, out_features]` and the state after the window.
-        """
-
-    @abstractmethod
-    def step(self, x: Tensor, state: State, reset: Tensor) -> tuple[Tensor, State]:
-        """Read one step: `x [B, in_features]`, `reset [B]` -> `y [B, out_features]`, state."""
+__all__ = ["Backbone", "Observation", "Policy", "PolicyOutput", "PolicySpec", "make"]
 
 
 class PolicyOutput(NamedTuple):
@@ -59,7 +32,7 @@ class PolicyOutput(NamedTuple):
 
 
 class Policy(nn.Module, ABC):
-    """Encoder + backbone + heads: from observations to an action distribution and a value.
+    """Torso + heads: from observations to an action distribution and a value.
 
     A subclass registered under the kind "policy" is built as `cls(observation_space, action_space,
     config)` with `config` an instance of its `Config`; it raises `UserError` for spaces that it
@@ -67,6 +40,22 @@ class Policy(nn.Module, ABC):
     """
 
     Config: ClassVar[type[Options]]
+
+    @classmethod
+    def make_torso(cls, observation_space: gymnasium.Space[Any], config: Any) -> Torso:
+        """Return encoder and backbone alone, for networks with other heads.
+
+        Args:
+          observation_space: of one environment.
+          config: an instance of `Config`.
+
+        Raises:
+          UserError: a policy without a torso, or a space without an encoder.
+        """
+        raise UserError(
+            f"policy: {cls.__name__} offers no encoder and backbone; accepted: subclasses of "
+            "palaestra.policies.SequencePolicy, which define `make_backbone`."
+        )
 
     @cached_property
     def has_memory(self) -> bool:
@@ -109,11 +98,32 @@ class PolicySpec:
         self, observation_space: gymnasium.Space, action_space: gymnasium.Space, seed: int = 0
     ) -> Policy:
         """Return a new policy; its weights depend on `seed` alone."""
-        # torch's initialisers draw from the global generator: lend it a seed, then give it back.
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with _seeded(seed):
             cls = registry.get("policy", self.name)
             return cls(observation_space, action_space, self.config())
+
+    def build_torso(self, observation_space: gymnasium.Space, seed: int = 0) -> Torso:
+        """Return a new torso, for networks with other heads; its weights depend on `seed` alone.
+
+        They are those of the encoder and the backbone in `build`.
+
+        Raises:
+          UserError: as `config`, a policy without a torso, a space without an encoder, or the
+            option `separate_critic`.
+        """
+        if self.options.get("separate_critic"):
+            raise UserError("policy.separate_critic: a torso has no critic; accepted: false.")
+        with _seeded(seed):
+            cls: type[Policy] = registry.get("policy", self.name)
+            return cls.make_torso(observation_space, self.config())
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    # torch's initialisers draw from the global generator: lend it a seed, then give it back.
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
 
 
 def make(

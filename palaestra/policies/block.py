@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 
 from palaestra.experience.state import State
-from palaestra.policies.base import Backbone
+from palaestra.policies.backbone import Backbone
 from palaestra.policies.layers import SwiGLU, fan_in_linear
 
 

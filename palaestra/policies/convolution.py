@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import pad
 
-from palaestra.kernels._common.resets import segments
+from palaestra.kernels.resets import segments
 
 
 class ShortConvolution(nn.Module):

@@ -12,9 +12,9 @@ from torch.nn.functional import silu, softplus
 from palaestra.experience.state import State
 from palaestra.kernels.delta import chunk_delta, empty_state, step_delta
 from palaestra.options import Options
-from palaestra.policies.base import Backbone
+from palaestra.policies.backbone import Backbone
 from palaestra.policies.convolution import ShortConvolution
-from palaestra.policies.layers import fan_in_linear, l2norm
+from palaestra.policies.layers import fan_in_linear, l2norm, project
 from palaestra.policies.stack import StackConfig, StackPolicy
 
 
@@ -55,7 +55,7 @@ class DecayGate(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """`[..., width]` -> `[..., heads]`."""
-        return -self.A_log.exp() * softplus(self.linear(x) + self.dt_bias)
+        return -self.A_log.exp() * softplus(project(self.linear, x) + self.dt_bias)
 
 
 class DeltaMixer(Backbone):
@@ -92,7 +92,7 @@ class DeltaMixer(Backbone):
     def forward(self, x: Tensor, state: State, reset: Tensor) -> tuple[Tensor, DeltaState]:
         """Read a window; see `Backbone.forward`."""
         assert isinstance(state, DeltaState)
-        mixed, cache = self.conv(self.qkv(x), state.conv, reset)
+        mixed, cache = self.conv(project(self.qkv, x), state.conv, reset)
         q, k, v, beta, g = self._arguments(x, mixed)
         o, s = chunk_delta(
             q, k, v, beta, g, reset=reset, initial_state=state.s, output_final_state=True
@@ -103,7 +103,7 @@ class DeltaMixer(Backbone):
     def step(self, x: Tensor, state: State, reset: Tensor) -> tuple[Tensor, DeltaState]:
         """Read one step; see `Backbone.step`."""
         assert isinstance(state, DeltaState)
-        mixed, cache = self.conv.step(self.qkv(x), state.conv, reset)
+        mixed, cache = self.conv.step(project(self.qkv, x), state.conv, reset)
         q, k, v, beta, g = self._arguments(x, mixed)
         o, s = step_delta(q, k, v, beta, g, state.s, reset=reset)
         return self._output(x, o), DeltaState(s, cache)
@@ -113,12 +113,12 @@ class DeltaMixer(Backbone):
     ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor | None]:
         """Return q, k, v, beta and g."""
         q, k, v = silu(mixed).unflatten(-1, (3, self.heads, -1)).unbind(-3)
-        beta = self.beta_max * self.beta(x).sigmoid()
+        beta = self.beta_max * project(self.beta, x).sigmoid()
         return l2norm(q), l2norm(k), v, beta, None if self.decay is None else self.decay(x)
 
     def _output(self, x: Tensor, o: Tensor) -> Tensor:
         y = self.norm(o).flatten(-2)
-        return y if self.gate is None else y * silu(self.gate(x))
+        return y if self.gate is None else y * silu(project(self.gate, x))
 
 
 class DeltaConfig(StackConfig, DeltaOptions):

@@ -1,6 +1,6 @@
 """Encoders: from an observation space to a module that returns `[..., features]`.
 
-Observations have leading dimensions `[B]` or `[B, T]`. Features come in any number type: the policy
+Observations have leading dimensions `[B]` or `[B, T]`. Features come in any number type: the torso
 casts them once to the type of its weights.
 """
 
@@ -14,6 +14,9 @@ from torch import Tensor, nn
 
 from palaestra.errors import UserError
 from palaestra.policies.init import orthogonal
+
+Observation = Tensor | dict[str, Any]
+"""A tensor, or a dict of observations, with leading dimensions `[B]` or `[B, T]`."""
 
 ACTION_MASK = "action_mask"
 """Key of a Dict observation that belongs to the action head; encoders never see it."""

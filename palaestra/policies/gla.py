@@ -10,9 +10,9 @@ from torch.nn.functional import logsigmoid, silu
 from palaestra.experience.state import State
 from palaestra.kernels.gla import chunk_gla, empty_state, lightning_decay, step_gla
 from palaestra.options import Options
-from palaestra.policies.base import Backbone
+from palaestra.policies.backbone import Backbone
 from palaestra.policies.convolution import ShortConvolution
-from palaestra.policies.layers import fan_in_linear
+from palaestra.policies.layers import fan_in_linear, project
 from palaestra.policies.stack import StackConfig, StackPolicy
 
 RANK = 16
@@ -70,7 +70,7 @@ class ForgetGate(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """`[..., width]` -> `[..., size]`."""
-        return logsigmoid(self.up(self.down(x))) / self.temperature
+        return logsigmoid(project(self.up, self.down(x))) / self.temperature
 
 
 class GLAMixer(Backbone):
@@ -139,7 +139,7 @@ class GLAMixer(Backbone):
 
     def _project(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return queries, keys and values side by side, `[..., 3 * width]`, and z."""
-        qkv, z = self.qkvz(x).split([3 * self.in_features, self.in_features], -1)
+        qkv, z = project(self.qkvz, x).split([3 * self.in_features, self.in_features], -1)
         return qkv, z
 
     def _split(self, qkv: Tensor) -> list[Tensor]:

@@ -8,7 +8,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from palaestra.experience.state import State
-from palaestra.kernels.gru import gru_scan, gru_step
+from palaestra.kernels.gru import chunk_gru, empty_state, step_gru
 from palaestra.options import Options
 from palaestra.policies.base import Backbone
 from palaestra.policies.layers import chrono_bias
@@ -43,13 +43,17 @@ class GRULayer(nn.Module):
             if horizon is not None:
                 self.b_ih[hidden_size : 2 * hidden_size] = chrono_bias(hidden_size, horizon)
 
-    def forward(self, x: Tensor, h_0: Tensor, reset: Tensor) -> Tensor:
-        """`x [T, B, C]`, `h_0 [B, H]`, `reset [T, B]` -> `[T, B, H]`."""
-        return gru_scan(x, h_0, reset, self.w_ih, self.w_hh, self.b_ih, self.b_hh)
+    def forward(self, x: Tensor, h_0: Tensor, reset: Tensor) -> tuple[Tensor, Tensor]:
+        """`x [B, T, C]`, `h_0 [B, H]`, `reset [B, T]` -> `[B, T, H]` and the last state."""
+        weights = self.w_ih, self.w_hh, self.b_ih, self.b_hh
+        y, h = chunk_gru(x, *weights, reset=reset, initial_state=h_0, output_final_state=True)
+        assert h is not None
+        return y, h
 
-    def step(self, x: Tensor, h_tm1: Tensor, reset: Tensor) -> Tensor:
-        """`x [B, C]`, `h_tm1 [B, H]`, `reset [B]` -> `[B, H]`."""
-        return gru_step(x, h_tm1, reset, self.w_ih, self.w_hh, self.b_ih, self.b_hh)
+    def step(self, x: Tensor, h_tm1: Tensor, reset: Tensor) -> tuple[Tensor, Tensor]:
+        """`x [B, C]`, `h_tm1 [B, H]`, `reset [B]` -> `[B, H]` and the next state."""
+        weights = self.w_ih, self.w_hh, self.b_ih, self.b_hh
+        return step_gru(x, *weights, h_tm1, reset=reset)
 
 
 class GRU(Backbone):
@@ -73,18 +77,17 @@ class GRU(Backbone):
 
     def initial_state(self, batch: int) -> GRUState:
         """Return zeros."""
-        weight = next(self.parameters())
-        return GRUState(weight.new_zeros(batch, len(self.layers), self.out_features))
+        h = empty_state(batch, self.out_features, like=next(self.parameters()))
+        return GRUState(h.unsqueeze(1).repeat(1, len(self.layers), 1))
 
     def forward(self, x: Tensor, state: State, reset: Tensor) -> tuple[Tensor, GRUState]:
         """Read a window; see `Backbone.forward`."""
         assert isinstance(state, GRUState)
-        y, reset = x.transpose(0, 1), reset.t()
         last = []
         for layer, h_0 in zip(self.layers, state.h.unbind(1), strict=True):
-            y = layer(y, h_0, reset)
-            last.append(y[-1])
-        return y.transpose(0, 1), GRUState(torch.stack(last, 1))
+            x, h = layer(x, h_0, reset)
+            last.append(h)
+        return x, GRUState(torch.stack(last, 1))
 
     def step(self, x: Tensor, state: State, reset: Tensor) -> tuple[Tensor, GRUState]:
         """Read one step; see `Backbone.step`."""
@@ -92,8 +95,8 @@ class GRU(Backbone):
         last = []
         for layer, h_tm1 in zip(self.layers, state.h.unbind(1), strict=True):
             assert isinstance(layer, GRULayer)
-            x = layer.step(x, h_tm1, reset)
-            last.append(x)
+            x, h = layer.step(x, h_tm1, reset)
+            last.append(h)
         return x, GRUState(torch.stack(last, 1))
 
 

@@ -20,6 +20,7 @@ from palaestra.policies.distributions import (
     MultiCategorical,
 )
 from palaestra.policies.init import orthogonal
+from palaestra.policies.layers import project
 
 
 def linear_in_memory_order(layer: nn.Linear, x: Tensor) -> Tensor:
@@ -28,8 +29,8 @@ def linear_in_memory_order(layer: nn.Linear, x: Tensor) -> Tensor:
     Recurrent backbones compute time-major; a plain call would copy their output, and its gradient.
     """
     if x.ndim == 3 and x.stride(0) < x.stride(1):
-        return layer(x.transpose(0, 1)).transpose(0, 1)
-    return layer(x)
+        return project(layer, x.transpose(0, 1)).transpose(0, 1)
+    return project(layer, x)
 
 
 class ActionHead(nn.Module, ABC):

@@ -12,6 +12,15 @@ def fan_in_linear(in_features: int, out_features: int, gain: float = 1.0) -> nn.
     return linear
 
 
+def project(layer: nn.Linear, x: Tensor) -> Tensor:
+    """Return `layer(x)` in the type of the layer's weights.
+
+    Under autocast the product alone is computed in a shorter type: what is added up over layers,
+    carried over time or handed to an operator is not.
+    """
+    return layer(x).to(layer.weight.dtype)
+
+
 class SwiGLU(nn.Module):
     """`(silu(x W_gate) * x W_up) W_down` (arXiv 2002.05202), without biases.
 

@@ -8,7 +8,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from palaestra.experience.state import State
-from palaestra.kernels.lstm import lstm_scan, lstm_step
+from palaestra.kernels.lstm import LstmState, chunk_lstm, empty_state, step_lstm
 from palaestra.options import Options
 from palaestra.policies.base import Backbone
 from palaestra.policies.layers import chrono_bias
@@ -48,13 +48,17 @@ class LSTMLayer(nn.Module):
                 forget_gate.copy_(chrono_bias(hidden_size, horizon))
                 in_gate.copy_(-forget_gate)
 
-    def forward(self, x: Tensor, h_0: Tensor, c_0: Tensor, reset: Tensor) -> tuple[Tensor, Tensor]:
-        """`x [T, B, C]`, `h_0, c_0 [B, H]`, `reset [T, B]` -> `h [T, B, H]`, `c_T [B, H]`."""
-        return lstm_scan(x, h_0, c_0, reset, self.w_ih, self.w_hh, self.b_ih, self.b_hh)
+    def forward(self, x: Tensor, state: LstmState, reset: Tensor) -> tuple[Tensor, LstmState]:
+        """`x [B, T, C]`, `reset [B, T]` -> `[B, T, H]` and the last state."""
+        weights = self.w_ih, self.w_hh, self.b_ih, self.b_hh
+        y, last = chunk_lstm(x, *weights, reset=reset, initial_state=state, output_final_state=True)
+        assert last is not None
+        return y, last
 
-    def step(self, x: Tensor, h: Tensor, c: Tensor, reset: Tensor) -> tuple[Tensor, Tensor]:
-        """`x [B, C]`, `h, c [B, H]`, `reset [B]` -> the next h and c."""
-        return lstm_step(x, h, c, reset, self.w_ih, self.w_hh, self.b_ih, self.b_hh)
+    def step(self, x: Tensor, state: LstmState, reset: Tensor) -> tuple[Tensor, LstmState]:
+        """`x [B, C]`, `reset [B]` -> `[B, H]` and the next state."""
+        weights = self.w_ih, self.w_hh, self.b_ih, self.b_hh
+        return step_lstm(x, *weights, state, reset=reset)
 
 
 class LSTM(Backbone):
@@ -77,30 +81,35 @@ class LSTM(Backbone):
 
     def initial_state(self, batch: int) -> LSTMState:
         """Return zeros."""
-        zeros = next(self.parameters()).new_zeros(batch, len(self.layers), self.out_features)
-        return LSTMState(zeros, zeros.clone())
+        h = empty_state(batch, self.out_features, like=next(self.parameters())).h
+        h = h.unsqueeze(1).repeat(1, len(self.layers), 1)
+        return LSTMState(h, h.clone())
 
     def forward(self, x: Tensor, state: State, reset: Tensor) -> tuple[Tensor, LSTMState]:
         """Read a window; see `Backbone.forward`."""
         assert isinstance(state, LSTMState)
-        y, reset = x.transpose(0, 1), reset.t()
-        hs, cs = [], []
+        last = []
         for layer, h, c in zip(self.layers, state.h.unbind(1), state.c.unbind(1), strict=True):
-            y, c = layer(y, h, c, reset)
-            hs.append(y[-1])
-            cs.append(c)
-        return y.transpose(0, 1), LSTMState(torch.stack(hs, 1), torch.stack(cs, 1))
+            x, after = layer(x, LstmState(h, c), reset)
+            last.append(after)
+        return x, _stacked(last)
 
     def step(self, x: Tensor, state: State, reset: Tensor) -> tuple[Tensor, LSTMState]:
         """Read one step; see `Backbone.step`."""
         assert isinstance(state, LSTMState)
-        hs, cs = [], []
+        last = []
         for layer, h, c in zip(self.layers, state.h.unbind(1), state.c.unbind(1), strict=True):
             assert isinstance(layer, LSTMLayer)
-            x, c = layer.step(x, h, c, reset)
-            hs.append(x)
-            cs.append(c)
-        return x, LSTMState(torch.stack(hs, 1), torch.stack(cs, 1))
+            x, after = layer.step(x, LstmState(h, c), reset)
+            last.append(after)
+        return x, _stacked(last)
+
+
+def _stacked(layers: list[LstmState]) -> LSTMState:
+    """Return the states of all layers as one."""
+    return LSTMState(
+        torch.stack([state.h for state in layers], 1), torch.stack([state.c for state in layers], 1)
+    )
 
 
 class LSTMConfig(SequenceConfig):

@@ -11,9 +11,9 @@ from torch.nn.functional import logsigmoid, silu, softplus
 from palaestra.experience.state import State
 from palaestra.kernels.mesa import MesaState, chunk_mesa, empty_state, step_mesa
 from palaestra.options import Options
-from palaestra.policies.base import Backbone
+from palaestra.policies.backbone import Backbone
 from palaestra.policies.convolution import ShortConvolution
-from palaestra.policies.layers import chrono_bias, fan_in_linear, l2norm
+from palaestra.policies.layers import chrono_bias, fan_in_linear, l2norm, project
 from palaestra.policies.stack import StackConfig, StackPolicy
 
 LAMB_FLOOR = 0.25
@@ -112,12 +112,12 @@ class MesaMixer(Backbone):
         return self.norm(o).flatten(-2), MesaLayerState(MesaSums(**vars(sums)), cache)
 
     def _project(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        return tuple(self.qkv(x).split([2 * self.in_features, self.in_features], -1))
+        return tuple(project(self.qkv, x).split([2 * self.in_features, self.in_features], -1))
 
     def _arguments(self, x: Tensor, qk: Tensor, v: Tensor) -> tuple[Tensor, ...]:
         """Return q, k, v, g, beta and lamb."""
         q, k = l2norm(silu(qk).unflatten(-1, (2, self.heads, -1))).unbind(-3)
-        beta, gamma = (self.gates(x) + self.gate_bias).chunk(2, -1)
+        beta, gamma = (project(self.gates, x) + self.gate_bias).chunk(2, -1)
         lamb = LAMB_FLOOR + softplus(self.lamb)
         v = v.unflatten(-1, (self.heads, -1))
         return q, k, v, logsigmoid(gamma), beta.sigmoid(), lamb

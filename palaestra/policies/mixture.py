@@ -5,7 +5,7 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from palaestra.options import Options
-from palaestra.policies.base import Backbone
+from palaestra.policies.backbone import Backbone
 from palaestra.policies.delta import DeltaMixer, DeltaOptions
 from palaestra.policies.gla import GLAMixer, GLAOptions
 from palaestra.policies.gru import GRU

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from palaestra.experience.state import State
 from palaestra.options import Options
-from palaestra.policies.base import Backbone
+from palaestra.policies.backbone import Backbone
 from palaestra.policies.init import orthogonal
 from palaestra.policies.sequence import SequenceConfig, SequencePolicy
 

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from palaestra.experience.state import State
 from palaestra.kernels.rat import RatState, chunk_rat, empty_state, step_rat
 from palaestra.options import Options
-from palaestra.policies.base import Backbone
-from palaestra.policies.layers import chrono_bias
+from palaestra.policies.backbone import Backbone
+from palaestra.policies.layers import chrono_bias, project
 from palaestra.policies.sliding_attention import AttentionMixer, AttentionOptions
 from palaestra.policies.stack import StackConfig, StackPolicy
 
@@ -90,7 +90,7 @@ class RATMixer(Backbone):
 
     def _project(self, x: Tensor) -> list[Tensor]:
         """Return z, v, g `[..., H, D]` and q, k `[..., G, D]`."""
-        y, d = self.proj(x), self.in_features // self.heads
+        y, d = project(self.proj, x), self.in_features // self.heads
         z, v, g, q, k = y.view(*y.shape[:-1], -1, d).split(self._heads, -2)
         return [z.sigmoid(), v, (g + self.gate_bias.view(-1, d)).sigmoid(), q, k]
 

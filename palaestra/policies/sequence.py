@@ -1,4 +1,4 @@
-"""SequencePolicy: encoder + backbone + heads; a plug-in overrides `make_backbone` alone."""
+"""SequencePolicy: torso + action head + value head; a plug-in defines `make_backbone` alone."""
 
 from abc import abstractmethod
 from dataclasses import dataclass
@@ -11,9 +11,11 @@ from torch import Tensor, nn
 
 from palaestra.experience.state import State
 from palaestra.options import Options
-from palaestra.policies.base import Backbone, Observation, Policy, PolicyOutput
-from palaestra.policies.encoders import ACTION_MASK, make_encoder
+from palaestra.policies.backbone import Backbone
+from palaestra.policies.base import Policy, PolicyOutput
+from palaestra.policies.encoders import ACTION_MASK, Encoder, Observation, make_encoder
 from palaestra.policies.heads import ValueHead, make_action_head
+from palaestra.policies.torso import Torso
 
 
 class SequenceConfig(Options):
@@ -64,16 +66,21 @@ class SequencePolicy(Policy):
         self._masked = (
             isinstance(observation_space, spaces.Dict) and ACTION_MASK in observation_space.spaces
         )
-        self.encoder = make_encoder(observation_space)
-        self.backbone = self.make_backbone(self.encoder.out_features)
-        self.critic_encoder: nn.Module | None = None
+        torso = self._new_torso(observation_space)
+        self.encoder, self.backbone = torso.encoder, torso.backbone
+        self.critic_encoder: Encoder | None = None
         self.critic_backbone: Backbone | None = None
+        critic = torso
         if config.separate_critic:
-            # An encoder without weights gives both the same features: it runs once.
-            if any(True for _ in self.encoder.parameters()):
-                self.critic_encoder = make_encoder(observation_space)
-            self.critic_backbone = self.make_backbone(self.encoder.out_features)
-        width = self.backbone.out_features
+            critic = self._new_torso(observation_space)
+            if any(True for _ in critic.encoder.parameters()):
+                self.critic_encoder = critic.encoder
+            else:
+                critic.encoder = torso.encoder
+            self.critic_backbone = critic.backbone
+        # In a tuple, which torch does not search: parameters have their names from the parts.
+        self._torsos = torso, critic
+        width = torso.out_features
         self.action_head = make_action_head(width, action_space, masked=self._masked)
         self.value_head = ValueHead(width)
 
@@ -81,12 +88,26 @@ class SequencePolicy(Policy):
     def make_backbone(self, in_features: int) -> Backbone:
         """Return a new backbone that reads `in_features` features, built from `self.config`."""
 
+    @classmethod
+    def make_torso(cls, observation_space: gymnasium.Space[Any], config: Any) -> Torso:
+        """Return encoder and backbone alone; see `Policy.make_torso`."""
+        # `make_backbone` reads `self.config` alone: this object has no encoder and no heads.
+        maker = cls.__new__(cls)
+        nn.Module.__init__(maker)
+        maker.config = config
+        return maker._new_torso(observation_space)
+
+    @property
+    def torso(self) -> Torso:
+        """The encoder and the backbone below the action head."""
+        return self._torsos[0]
+
     def initial_state(self, batch: int) -> State:
         """Return the backbone's initial state, or that of both backbones."""
-        state = self.backbone.initial_state(batch)
-        if self.critic_backbone is None:
-            return state
-        return PairState(state, self.critic_backbone.initial_state(batch))
+        torso, critic = self._torsos
+        if critic is torso:
+            return torso.initial_state(batch)
+        return PairState(torso.initial_state(batch), critic.initial_state(batch))
 
     def forward(
         self, observation: Observation, state: State, reset: Tensor
@@ -100,21 +121,20 @@ class SequencePolicy(Policy):
         """Acting: see `Policy.step`."""
         return self._read("step", observation, state, reset)
 
+    def _new_torso(self, observation_space: gymnasium.Space[Any]) -> Torso:
+        encoder = make_encoder(observation_space)
+        return Torso(encoder, self.make_backbone(encoder.out_features))
+
     def _read(
         self, how: str, observation: Any, state: Any, reset: Tensor
     ) -> tuple[PolicyOutput, State]:
-        x = self._encode(self.encoder, observation)
-        if self.critic_backbone is None:
-            y, state = getattr(self.backbone, how)(x, state, reset)
+        torso, critic = self._torsos
+        if critic is torso:
+            y, state = getattr(torso, how)(observation, state, reset)
             y_critic = y
         else:
-            y, actor = getattr(self.backbone, how)(x, state.actor, reset)
-            if self.critic_encoder is not None:
-                x = self._encode(self.critic_encoder, observation)
-            y_critic, critic = getattr(self.critic_backbone, how)(x, state.critic, reset)
-            state = PairState(actor, critic)
+            y, actor_state = getattr(torso, how)(observation, state.actor, reset)
+            y_critic, critic_state = getattr(critic, how)(observation, state.critic, reset)
+            state = PairState(actor_state, critic_state)
         mask = observation[ACTION_MASK] if self._masked else None
         return PolicyOutput(self.action_head(y, mask), self.value_head(y_critic)), state
-
-    def _encode(self, encoder: nn.Module, observation: Any) -> Tensor:
-        return encoder(observation).to(self.value_head.linear.weight.dtype)

@@ -8,17 +8,17 @@ from pydantic import Field
 from torch import Tensor
 
 from palaestra.experience.state import State
-from palaestra.kernels._common.resets import positions
-from palaestra.kernels._common.rotary import rotate
 from palaestra.kernels.attention import (
     AttentionState,
     chunk_attention,
     empty_state,
     step_attention,
 )
+from palaestra.kernels.resets import positions
+from palaestra.kernels.rotary import rotate
 from palaestra.options import Options
-from palaestra.policies.base import Backbone
-from palaestra.policies.layers import fan_in_linear
+from palaestra.policies.backbone import Backbone
+from palaestra.policies.layers import fan_in_linear, project
 from palaestra.policies.stack import StackConfig, StackPolicy
 
 
@@ -70,7 +70,7 @@ class AttentionMixer(Backbone):
         return o.flatten(-2), KeyValueState(**vars(new))
 
     def _project(self, x: Tensor, position: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).unbind(-3)
+        q, k, v = project(self.qkv, x).unflatten(-1, (3, self.heads, -1)).unbind(-3)
         q, k = rotate(torch.stack([q, k]), position.unsqueeze(-1)).unbind()
         return q, k, v
 

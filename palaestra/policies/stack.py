@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from palaestra.experience.state import State
 from palaestra.options import Options
-from palaestra.policies.base import Backbone
+from palaestra.policies.backbone import Backbone
 from palaestra.policies.block import Block
-from palaestra.policies.layers import fan_in_linear
+from palaestra.policies.layers import fan_in_linear, project
 from palaestra.policies.sequence import SequenceConfig, SequencePolicy
 
 
@@ -49,7 +49,7 @@ class Stack(Backbone):
     def forward(self, x: Tensor, state: State, reset: Tensor) -> tuple[Tensor, StackState]:
         """Read a window; see `Backbone.forward`."""
         assert isinstance(state, StackState)
-        x, new = self.input(x), []
+        x, new = project(self.input, x), []
         for block, layer in zip(self._blocks(), state.layers, strict=True):
             x, layer = block(x, layer, reset)
             new.append(layer)
@@ -58,7 +58,7 @@ class Stack(Backbone):
     def step(self, x: Tensor, state: State, reset: Tensor) -> tuple[Tensor, StackState]:
         """Read one step; see `Backbone.step`."""
         assert isinstance(state, StackState)
-        x, new = self.input(x), []
+        x, new = project(self.input, x), []
         for block, layer in zip(self._blocks(), state.layers, strict=True):
             x, layer = block.step(x, layer, reset)
             new.append(layer)

@@ -277,7 +277,7 @@ def config_hash(config: RunConfig) -> str:
 
 def config_difference(old: RunConfig, new: RunConfig) -> list[str]:
     """Return one line, as "agent.gamma: 0.99 -> 0.98", for each difference that decides results."""
-    before, after = (_flat(_decisive(config)) for config in (old, new))
+    before, after = (flatten(_decisive(config)) for config in (old, new))
     return [
         f"{key}: {before.get(key, 'absent')} -> {after.get(key, 'absent')}"
         for key in sorted(before.keys() | after.keys())
@@ -299,20 +299,30 @@ def _decisive(config: RunConfig) -> dict[str, Any]:
     return data
 
 
-def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested mappings as one: {"env": {"id": 1}} becomes {"env.id": 1}."""
     flat: dict[str, Any] = {}
     for key, value in tree.items():
-        inner = _flat(value, f"{prefix}{key}.") if isinstance(value, dict) and value else None
-        flat |= inner if inner is not None else {f"{prefix}{key}": value}
+        inner = isinstance(value, Mapping) and value
+        flat |= flatten(value, f"{prefix}{key}.") if inner else {f"{prefix}{key}": value}
     return flat
 
 
 def default_run_id(config: RunConfig) -> str:
     """Return the run id that follows from the configuration alone."""
     env = config.env.id.rpartition("/")[2].lower()
-    agent = "-".join([config.agent["name"], *([config.policy["name"]] if config.policy else [])])
+    agent = agent_label(config.agent, config.policy)
     name = f"{config.experiment}-{env}-{agent}-s{config.seed}-{config_hash(config)}"
     return name.replace("/", "-")
+
+
+def agent_label(agent: Mapping[str, Any], policy: Mapping[str, Any] | None) -> str:
+    """Return what a trained agent is called in tables, from the configuration: rule and policy.
+
+    A run's manifest keeps it; whoever has a run reads it there.
+    """
+    names = [agent["name"], *([policy["name"]] if policy else [])]
+    return "-".join(names).replace("/", "-")
 
 
 def _read(source: str) -> dict[str, Any]:
@@ -323,7 +333,7 @@ def _read(source: str) -> dict[str, Any]:
     elif path.suffix in (".yaml", ".yml"):
         if not path.is_file():
             raise UserError(f"configuration file {source!r} does not exist.")
-        raw = parse_yaml(path.read_text(encoding="utf-8"), source)
+        raw = read_yaml(path)
     else:
         raise UserError(
             f"unknown preset {source!r}: {did_you_mean(source, presets)} "
@@ -331,7 +341,7 @@ def _read(source: str) -> dict[str, Any]:
         )
     if not isinstance(raw, Mapping):
         raise UserError(f"{source}: a mapping of keys is expected, not {type(raw).__name__}.")
-    return json.loads(json.dumps(raw))
+    return json.loads(json.dumps(raw))  # a copy: presets are shared
 
 
 def _assign(raw: dict[str, Any], dotted: str, value: Any, given: str) -> None:
@@ -350,7 +360,24 @@ def _assign(raw: dict[str, Any], dotted: str, value: Any, given: str) -> None:
 
 
 class _Loader(yaml.SafeLoader):
-    """Safe YAML whose floats follow YAML 1.2: 3e-4 is a number, not a string."""
+    """Safe YAML whose floats follow YAML 1.2: 3e-4 is a number, not a string.
+
+    What JSON does not have (dates, sets, binary) is no value of a configuration, and a key that
+    is given twice is a mistake.
+    """
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Return the mapping of a node whose keys are different strings."""
+        for i, (key, _) in enumerate(node.value):
+            if key.tag == "tag:yaml.org,2002:merge":
+                continue
+            if not isinstance(key, yaml.ScalarNode):
+                raise yaml.YAMLError(f"line {key.start_mark.line + 1}: a key is not a word")
+            if any(key.value == other.value for other, _ in node.value[:i]):
+                raise yaml.YAMLError(
+                    f"line {key.start_mark.line + 1}: the key {key.value!r} is given twice"
+                )
+        return super().construct_mapping(node, deep)
 
 
 _Loader.add_implicit_resolver(
@@ -359,14 +386,80 @@ _Loader.add_implicit_resolver(
     list("-+0123456789."),
 )
 
+_LONGEST = 1_000_000
+"""Characters of a YAML text."""
 
-def parse_yaml(text: str, source: str) -> Any:
-    """Return the value of a YAML text.
+_DEEPEST = 50
+"""Groups within groups."""
+
+_LARGEST = 100_000
+"""Values, after every alias has been replaced by what it stands for."""
+
+
+def read_yaml(path: Path) -> Any:
+    """Return the value of a YAML file; see `parse_yaml`.
 
     Raises:
-      UserError: not YAML, or YAML that asks for objects.
+      UserError: not a text file, or not plain YAML.
     """
     try:
-        return yaml.load(text, Loader=_Loader)
-    except yaml.YAMLError as error:
+        with path.open(encoding="utf-8") as file:
+            text = file.read(_LONGEST + 1)
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read as a text file in UTF-8: {error}") from None
+    return parse_yaml(text, str(path))
+
+
+def parse_yaml(text: str, source: str) -> Any:
+    """Return the value of a YAML text: mappings, lists, texts, numbers, true, false and null.
+
+    Raises:
+      UserError: not YAML, YAML that asks for objects, a key given twice, or a text that is too
+        long, too deep, or too large once its aliases are replaced.
+    """
+    try:
+        _check_size(text, source)
+        value = yaml.load(text, Loader=_Loader)
+        json.dumps(value)
+        return value
+    except (yaml.YAMLError, TypeError) as error:
         raise UserError(f"{source}: not plain YAML: {error}") from None
+    except ValueError as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f"{source}: a value that cannot be read: {error}") from None
+
+
+def _check_size(text: str, source: str) -> None:
+    """Refuse what would take long to build, before anything is built: aliases multiply."""
+    if len(text) > _LONGEST:
+        raise UserError(f"{source}: longer than {_LONGEST:,} characters, no configuration is.")
+    sizes: dict[str, int] = {}  # values below an anchor
+    open_groups: list[tuple[str | None, int]] = []  # anchor, and values before it
+    count = 0
+    for event in yaml.parse(text, Loader=_Loader):
+        if isinstance(event, yaml.AliasEvent):
+            if event.anchor not in sizes:
+                raise UserError(
+                    f"{source}: alias *{event.anchor}: the anchor of a whole value before it is "
+                    "expected."
+                )
+            count += sizes[event.anchor]
+        elif isinstance(event, yaml.CollectionStartEvent):
+            open_groups.append((event.anchor, count))
+            count += 1
+        elif isinstance(event, yaml.CollectionEndEvent):
+            anchor, before = open_groups.pop()
+            if anchor is not None:
+                sizes[anchor] = count - before
+        elif isinstance(event, yaml.ScalarEvent):
+            count += 1
+            if event.anchor is not None:
+                sizes[event.anchor] = 1
+        if len(open_groups) > _DEEPEST:
+            raise UserError(f"{source}: more than {_DEEPEST} groups within each other.")
+        if count > _LARGEST:
+            raise UserError(
+                f"{source}: more than {_LARGEST:,} values, aliases included; "
+                "a configuration without so many is expected."
+            )

@@ -40,6 +40,14 @@ class WrongShape(Walk):
         return (np.append(observation, 1.0), *rest)
 
 
+class WrongShapeAtFirst(Walk):
+    """Shows four numbers where the space says three, from the start."""
+
+    def reset(self, **given: Any) -> Any:
+        observation, info = super().reset(**given)
+        return np.append(observation, 1.0), info
+
+
 class WrongType(Walk):
     """Shows a list."""
 
@@ -224,6 +232,7 @@ def test_unknown_names_and_options_are_findings_too() -> None:
         (OldReset, "reset", "wrong interface"),
         (OldStep, "step", "wrong interface"),
         (WrongShape, "step", "wrong observation"),
+        (WrongShapeAtFirst, "reset", "wrong observation"),
     ],
 )
 def test_an_error_inside_a_row_is_told_with_environment_row_and_step(

@@ -21,7 +21,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 
 from palaestra.kernels._common import runtime
-from palaestra.kernels.cases import CASES, Case, Size, forms, make_inputs
+from palaestra.kernels.verify.cases import CASES, Case, Size, forms, make_inputs
 
 TARGET = GPUTarget("cuda", 90, 32)
 

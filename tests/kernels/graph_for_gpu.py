@@ -1,6 +1,7 @@
 """Compiles operators with `torch.compile`, as for a GPU that need not be there.
 
-    python tests/kernels/graph_for_gpu.py gla 17
+    python tests/kernels/graph_for_gpu.py gla 17                           # all variants
+    python tests/kernels/graph_for_gpu.py gla 17 plain
 
 One graph without breaks has to hold a window of that many steps, forward and backward, and another
 one a step. The tensors lie on the CPU, so no kernel runs; what operators do for CUDA alone is guard
@@ -23,7 +24,7 @@ from compile_for_gpu import TARGET, Driver
 from triton.compiler import ASTSource
 
 from palaestra.kernels._common import runtime
-from palaestra.kernels.cases import CASES, Case, Size, forms, make_inputs
+from palaestra.kernels.verify.cases import CASES, Case, Size, forms, make_inputs
 
 
 class Nothing:
@@ -109,11 +110,11 @@ def step(case: Case, inputs: dict[str, torch.Tensor]) -> None:
     compiled(now, state, torch.zeros(len(now["q"]), dtype=torch.bool))
 
 
-def main(op: str, steps: str) -> None:
+def main(op: str, steps: str, *variants: str) -> None:
     found = pretend()
     import_module(f"palaestra.kernels.{op}.triton")
     for case in CASES:
-        if case.op != op:
+        if case.op != op or (variants and case.variant not in variants):
             continue
         inputs = make_inputs(case, Size(2, int(steps), 2, 16), torch.bfloat16, torch.device("cpu"))
         for run in (window, step):

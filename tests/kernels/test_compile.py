@@ -54,8 +54,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.skipif(bool(missing()), reason=missi
     ("op", "dtype", "width", "variant"),
     [
         ("attention", "bfloat16", 64, ""),
-        ("gla", "bfloat16", 64, "per head"),
-        ("gla", "bfloat16", 64, "per channel"),
+        ("gla", "bfloat16", 64, "per"),
         ("gla", "float32", 16, "plain"),
         ("delta", "bfloat16", 128, "gated"),
         ("delta", "float32", 16, "plain"),

@@ -18,6 +18,9 @@ PROGRAM = Path(__file__).parent / "graph_for_gpu.py"
 STEP = {op: f"{op}_step_kernel" for op in KERNELS} | {"mesa": "mesa_fwd_kernel"}
 """The kernel of each operator's step form."""
 
+VARIANTS = {"gla": ("plain", "per channel"), "delta": ("gated",)}
+"""Those that are compiled here; without and with a decay."""
+
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(bool(missing()), reason=missing())]
 
 
@@ -28,7 +31,7 @@ def test_one_graph_holds_all_kernels_of_an_operator_as_torch_compiles_them(
     caches = {"TRITON_CACHE_DIR": str(tmp_path / "t"), "TORCHINDUCTOR_CACHE_DIR": str(tmp_path)}
     environment = {**os.environ, **caches, "OMP_NUM_THREADS": "1"}
     environment.pop("TRITON_INTERPRET", None)
-    command = [sys.executable, str(PROGRAM), op, "17"]
+    command = [sys.executable, str(PROGRAM), op, "17", *VARIANTS.get(op, ())]
     run = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     assert run.returncode == 0, run.stderr[-2000:]
     rows = [json.loads(line) for line in run.stdout.splitlines() if line.startswith("{")]

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from palaestra.kernels._common.runtime import HAS_TRITON
-from palaestra.kernels.accuracy import BOUNDS, chunk_errors
-from palaestra.kernels.cases import CASES, Case, Inputs, Size, forms, make_inputs
+from palaestra.kernels.verify.accuracy import BOUNDS, chunk_errors
+from palaestra.kernels.verify.cases import CASES, Case, Inputs, Size, forms, make_inputs
 
 DEVICE = torch.device("cuda")
 SIZE = Size(B=3, T=150, H=2, D=64)

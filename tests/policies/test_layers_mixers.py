@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid, silu, softplus
 
-from palaestra.kernels._common.rotary import rotate
+from palaestra.kernels.rotary import rotate
 from palaestra.policies.base import Backbone
 from palaestra.policies.delta import DeltaMixer, DeltaOptions
 from palaestra.policies.gla import GLAMixer, GLAOptions

@@ -114,6 +114,9 @@ OWN_CONFIGS = [name for name in CONFIGS if name not in SB3_CONFIGS]
 KILLS = 10
 RAY_KILLS = int(os.environ.get("PALAESTRA_TEST_RAY_KILLS", "3"))
 
+OPERATIONS = ("_write", "_write_arrays", "_link", "_sync", "_sync_folder", "replace", "rmtree")
+"""What is done to the files of a checkpoint, at any of which a process can be made to die."""
+
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(
     ["palaestra.runs.training.train", "palaestra.agents.ppo", "sb3_contrib"]
@@ -131,15 +134,18 @@ def start(
     root: Path,
     *,
     dies_at: int | None = None,
+    operations: Sequence[str] = OPERATIONS,
     environment: Mapping[str, str] = MappingProxyType({}),
 ) -> Any:
-    """Start or go on with a run in a process of its own.
+    """Start or resume a run in a process of its own.
 
     Args:
       dies_at: kill the process at this operation on the files of a checkpoint, counted from 1.
+      operations: which are counted.
       environment: variables to set in it.
     """
-    arguments = (config.model_dump(mode="json"), run_id, str(root), dies_at, dict(environment))
+    death = dies_at and (dies_at, tuple(operations))
+    arguments = (config.model_dump(mode="json"), run_id, str(root), death, dict(environment))
     process = _context.Process(target=_train, args=arguments)
     process.start()
     return process
@@ -149,23 +155,22 @@ def _train(
     config: dict[str, Any],
     run_id: str,
     root: str,
-    dies_at: int | None,
+    death: tuple[int, tuple[str, ...]] | None,
     environment: dict[str, str],
 ) -> None:
     os.environ.update(environment)
     from palaestra.runs.cli.verbs import train_and_report
     from palaestra.runs.config import resolve
 
-    if dies_at is not None:
-        _die_at(dies_at)
+    if death is not None:
+        _die_at(*death)
     with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
         train_and_report(resolve(config), run_id, True, root=Path(root), resume="auto")
 
 
-def _die_at(number: int) -> None:
+def _die_at(number: int, operations: Sequence[str]) -> None:
     """Make the process kill itself at the given operation on a checkpoint's files."""
-    from palaestra.runs.store import checkpoints as checkpoint
-    from palaestra.runs.store import format as checkpoint_format
+    from palaestra.runs.store import checkpoints, format
 
     count = 0
 
@@ -179,10 +184,12 @@ def _die_at(number: int) -> None:
 
         return call
 
-    for name in ("_write", "_sync", "_sync_folder"):
-        setattr(checkpoint_format, name, dying(getattr(checkpoint_format, name)))
-    Path.replace = dying(Path.replace)  # type: ignore[method-assign]
-    checkpoint.shutil.rmtree = dying(checkpoint.shutil.rmtree)  # type: ignore[assignment]
+    places = {"replace": Path, "rmtree": checkpoints.shutil}
+    for name in operations:
+        place = places.get(name, format)
+        function = dying(getattr(place, name))
+        for where in {place, checkpoints} if hasattr(checkpoints, name) else {place}:
+            setattr(where, name, function)
 
 
 def finish(process: Any) -> None:
@@ -205,7 +212,7 @@ def killed(
     lives: Sequence[float],
     **options: Any,
 ) -> int:
-    """Kill the run after each of these seconds, go on each time, and return the number of kills."""
+    """Kill the run after each of these seconds, resume it, and return the number of kills."""
     kills = 0
     for seconds in lives:
         process = start(config, run_id, root, **options)
@@ -221,7 +228,7 @@ def killed(
 def kill_at_random(config: RunConfig, kills: int, root: Path, **options: Any) -> int:
     """Kill runs at random moments until there were so many kills, and return their number.
 
-    Each run is gone on with until it ends, and equals the straight run.
+    Each run is resumed until it ends, and equals the straight run.
     """
     seconds = straight(config, "straight", root, **options)
     rng = np.random.default_rng(0)

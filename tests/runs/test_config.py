@@ -91,3 +91,45 @@ def test_where_a_run_is_carried_out_does_not_change_its_identity() -> None:
     assert default_run_id(one) == default_run_id(other)
     assert default_run_id(one) != default_run_id(load_config("cartpole", seed=1))
     assert default_run_id(one).startswith("cartpole-cartpole-v1-ppo-mlp-s0-")
+
+
+BOMB = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]\n" for i in range(1, 30)
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (BOMB, "more than 100,000 values, aliases included"),
+        ("a: &a {b: *a}", r"alias \*a: the anchor of a whole value before it is expected"),
+        ("a: *nothing", r"alias \*nothing"),
+        ("[" * 1000, "more than 50 groups within each other"),
+        ("{a: " * 1000, "more than 50 groups within each other"),
+        ("x" * 1_000_001, "longer than 1,000,000 characters"),
+        ("seed: 1\nseed: 2", "line 2: the key 'seed' is given twice"),
+        ("agent: {name: ppo, name: dqn}", "the key 'name' is given twice"),
+        ("day: 2026-01-01", "not plain YAML: .*date"),
+        ("x: !!binary aGk=", "not plain YAML: .*bytes"),
+        ("x: !!set {a, b}", "not plain YAML: .*set"),
+        ("[a]: 2", "a key is not a word"),
+        ("x: " + "9" * 5000, "a value that cannot be read: .*4300 digits"),
+    ],
+)
+def test_yaml_that_is_no_configuration_is_refused_before_it_is_built(
+    text: str, message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        parse_yaml(text, "mine.yaml")
+
+
+def test_aliases_and_merged_keys_of_a_usual_size_are_accepted() -> None:
+    text = "base: &b {x: 1e-3, y: 2}\nmore: {<<: *b, y: 3}\nsame: *b"
+    base = {"x": 1e-3, "y": 2}
+    assert parse_yaml(text, "") == {"base": base, "more": {**base, "y": 3}, "same": base}
+
+
+def test_a_file_that_is_not_text_is_named(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_bytes(b"total_steps: \xff\xfe")
+    with pytest.raises(UserError, match=r"mine\.yaml: cannot be read as a text file in UTF-8"):
+        load_config(str(tmp_path / "mine.yaml"))

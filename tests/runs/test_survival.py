@@ -1,9 +1,10 @@
-"""Kill tests: a run that was killed and gone on with leaves what an undisturbed one leaves."""
+"""Kill tests: a run that was killed and resumed leaves what an undisturbed one leaves."""
 
 from pathlib import Path
 
 import pytest
 
+from palaestra.runs.store.checkpoints import Checkpoints
 from palaestra.runs.store.folder import RunFolder
 from tests.runs.survival import (
     KILLS,
@@ -51,6 +52,34 @@ def test_a_run_killed_at_any_operation_of_a_checkpoint_equals_the_straight_run(
         assert not list((tmp_path / run_id / "checkpoints").glob(".tmp-*"))
         operation += 4  # every fourth, to take a quarter of the time
     assert died > 10
+
+
+def test_a_run_killed_between_a_checkpoint_and_its_pointers_keeps_its_best(tmp_path: Path) -> None:
+    config = config_of(
+        "q-learning",
+        "total_steps=480",
+        "checkpoint.every=32",
+        "checkpoint.best=rollout/return",
+        "checkpoint.keep_last=1",
+        "checkpoint.keep_every=4",
+    )
+    straight(config, "straight", tmp_path)
+    whole = Checkpoints(tmp_path / "straight" / "checkpoints")
+    pointers = 0
+    while True:  # until the run makes no such pointer any more
+        run_id = f"dies-at-{pointers + 1}"
+        process = start(config, run_id, tmp_path, dies_at=pointers + 1, operations=["point_to"])
+        process.join(timeout=120)
+        if process.exitcode == 0:
+            break
+        assert process.exitcode == -9
+        finish(start(config, run_id, tmp_path))
+        assert_same_run(tmp_path / "straight", tmp_path / run_id)
+        store = Checkpoints(tmp_path / run_id / "checkpoints")
+        assert (store.names(), store.best) == (whole.names(), whole.best)
+        assert (store.folder / "best").read_text() == store.best
+        pointers += 3  # every third, to take a third of the time
+    assert pointers > 10
 
 
 def test_the_manifest_tells_of_every_attempt(tmp_path: Path) -> None:

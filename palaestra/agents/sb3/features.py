@@ -29,12 +29,9 @@ from palaestra.options import Options, validate
 from palaestra.policies.sequence import SequencePolicy
 from palaestra.registry import registry
 
-_ANY_ACTIONS = spaces.Discrete(2)
-"""A policy is built with heads, which are thrown away: any action space will do."""
-
 
 class PolicyFeatures(BaseFeaturesExtractor):
-    """The encoder and the backbone of a registered policy, without its heads.
+    """The torso of a registered policy: its encoder and its backbone.
 
     A history observation (`HistoryObservation`) is read from the empty state and gives the
     backbone's output at its last step; what precedes the episode's begin has no influence. Any
@@ -61,11 +58,13 @@ class PolicyFeatures(BaseFeaturesExtractor):
     ) -> None:
         cls, config = _checked(name, options)
         step = step_space(observation_space)
-        policy = cls(step or _as_given(observation_space), _ANY_ACTIONS, config)
-        super().__init__(observation_space, policy.backbone.out_features)
-        self.encoder, self.backbone = policy.encoder, policy.backbone
+        torso = cls.make_torso(step or _as_given(observation_space), config)
+        super().__init__(observation_space, torso.out_features)
+        # In a tuple, which torch does not search: parameters have their names from the parts.
+        self._torso = (torso,)
+        self.encoder, self.backbone = torso.encoder, torso.backbone
         self._reads_history = step is not None
-        if policy.has_memory and not self._reads_history:
+        if torso.has_memory and not self._reads_history:
             raise UserError(
                 f"observation_space: policy {name!r} has memory and cannot read single "
                 f"observations, {observation_space}; wrap each environment: "
@@ -74,13 +73,14 @@ class PolicyFeatures(BaseFeaturesExtractor):
 
     def forward(self, observations: Any) -> Tensor:
         """Preprocessed observations `[B, ...]` -> `[B, features_dim]`."""
+        (torso,) = self._torso
         if self._reads_history:
-            x, reset = self.encoder(observations[HISTORY]), observations[FIRST] > 0
-            y, _ = self.backbone(x, self.backbone.initial_state(len(x)), reset)
+            reset = observations[FIRST] > 0
+            y, _ = torso(observations[HISTORY], torso.initial_state(len(reset)), reset)
             return y[:, -1]
-        x = self.encoder(_pixels(observations, self._observation_space))
+        x = torso.encode(_pixels(observations, self._observation_space))
         reset = torch.ones(len(x), dtype=torch.bool, device=x.device)
-        return self.backbone.step(x, self.backbone.initial_state(len(x)), reset)[0]
+        return torso.backbone.step(x, torso.initial_state(len(x)), reset)[0]
 
     def apply(self, fn: Any) -> Self:
         """Apply `fn` to every module, unless it is Stable-Baselines3's initialiser."""

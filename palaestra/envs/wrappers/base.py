@@ -102,12 +102,14 @@ class ObservationRows(RowWrapper, ABC):
         """
 
     @abstractmethod
-    def _show(self, observation: Tree, begins: np.ndarray) -> Tree:
+    def _show(self, observation: Tree, begins: np.ndarray, new: np.ndarray) -> Tree:
         """Return what is seen of `observation [N, ...]`, and keep what later steps need.
 
         Args:
           observation: of the environment; not to be kept or changed.
           begins: bool `[N]`, rows that show the first observation of an episode.
+          new: bool `[N]`, rows that show an observation for the first time: all of them, but for
+            a reset of some rows.
         """
 
     @abstractmethod
@@ -123,7 +125,7 @@ class ObservationRows(RowWrapper, ABC):
         """Reset the environments and change their observations."""
         observation, infos, begins = self._reset(seed, options)
         self._watch(map_tree(lambda x: x[begins], self._inside(observation)))
-        return self._shown(observation, begins), infos
+        return self._shown(observation, begins, begins), infos
 
     def step(self, actions: Any) -> tuple[Tree, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
         """Step the environments and change their observations."""
@@ -135,10 +137,11 @@ class ObservationRows(RowWrapper, ABC):
             final = final_rows(infos, rows)
             shown = self._show_final(self._inside(final), rows)
             put_final(infos, rows, self._outside(final, shown), self.num_envs)
-        return self._shown(observation, self._begins(done)), reward, terminated, truncated, infos
+        shown = self._shown(observation, self._begins(done), np.ones(self.num_envs, bool))
+        return shown, reward, terminated, truncated, infos
 
-    def _shown(self, observation: Tree, begins: np.ndarray) -> Tree:
-        return self._outside(observation, self._show(self._inside(observation), begins))
+    def _shown(self, observation: Tree, begins: np.ndarray, new: np.ndarray) -> Tree:
+        return self._outside(observation, self._show(self._inside(observation), begins, new))
 
     def _inside(self, observation: Tree) -> Tree:
         return observation[OBSERVATION] if self._masked else observation

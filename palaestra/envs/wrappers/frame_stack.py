@@ -49,9 +49,9 @@ class VectorFrameStack(ObservationRows):
         low, high = (self._arranged(bound[None])[0] for bound in (stacked.low, stacked.high))  # type: ignore[attr-defined]
         return spaces.Box(low, high, dtype=np.uint8)
 
-    def _show(self, observation: Tree, begins: np.ndarray) -> np.ndarray:
+    def _show(self, observation: Tree, begins: np.ndarray, new: np.ndarray) -> np.ndarray:
         frames = self._frames
-        frames[:, :-1], frames[:, -1] = frames[:, 1:].copy(), observation
+        frames[new, :-1], frames[new, -1] = frames[new, 1:], observation[new]
         frames[begins] = observation[begins][:, None]
         return self._arranged(frames).copy()
 

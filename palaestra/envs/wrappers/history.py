@@ -96,11 +96,13 @@ class VectorHistory(ObservationRows):
         self._first = np.zeros((self.num_envs, length), np.int8)
         return spaces.Dict({FIRST: spaces.MultiBinary(length), HISTORY: batch_space(step, length)})
 
-    def _show(self, observation: Tree, begins: np.ndarray) -> dict[str, np.ndarray]:
+    def _show(
+        self, observation: Tree, begins: np.ndarray, new: np.ndarray
+    ) -> dict[str, np.ndarray]:
         x = self._vectors(observation, self.num_envs)
         history, first = self._history, self._first
-        history[:, :-1], history[:, -1] = history[:, 1:].copy(), x
-        first[:, :-1], first[:, -1] = first[:, 1:].copy(), 0
+        history[new, :-1], history[new, -1] = history[new, 1:], x[new]
+        first[new, :-1], first[new, -1] = first[new, 1:], 0
         history[begins] = x[begins][:, None]
         first[begins, :-1], first[begins, -1] = 0, 1
         return {FIRST: first.copy(), HISTORY: history.copy()}
@@ -121,7 +123,7 @@ class VectorHistory(ObservationRows):
         if isinstance(space, spaces.Box):
             return np.asarray(observation, space.dtype).reshape(rows, -1)
         batch = self._batch if rows == self.num_envs else batch_space(space, rows)
-        flat = [spaces.utils.flatten(space, one) for one in iterate(batch, observation)]
+        flat: list[Any] = [spaces.utils.flatten(space, x) for x in iterate(batch, observation)]
         return np.stack(flat)
 
     def get_state(self) -> dict[str, Any]:

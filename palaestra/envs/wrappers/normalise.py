@@ -94,7 +94,7 @@ class VectorNormaliseObservation(ObservationRows):
             known = RunningStatistics.prior(seen.mean.shape).merge(seen)
             self._units[leaf] = known.mean, np.sqrt(known.var + self.options.epsilon)
 
-    def _show(self, observation: Tree, begins: np.ndarray) -> Tree:
+    def _show(self, observation: Tree, begins: np.ndarray, new: np.ndarray) -> Tree:
         return self._normalised(observation, "")
 
     def _show_final(self, observation: Tree, rows: np.ndarray) -> Tree:

@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor
 
-from palaestra.kernels._common.resets import resolve_reset
-from palaestra.kernels._common.runtime import acc_dtype
+from palaestra.kernels._common.runtime import acc_dtype, is_none
 from palaestra.kernels._common.validate import check_tensor
+from palaestra.kernels.resets import resolve_reset
 
 
 def empty_state(
@@ -15,6 +15,26 @@ def empty_state(
     like = torch.empty(0) if like is None else like
     shape = (batch, heads, key_width, value_width)
     return torch.zeros(shape, dtype=acc_dtype(like.dtype), device=like.device)
+
+
+def carried(g: Tensor | None, reset: Tensor, *states: Tensor) -> list[Tensor]:
+    """Return what a step has of each state before it: where(r_t, 0, exp(g_t) S_{t-1}).
+
+    Args:
+      g: log decay `[B, H]` or `[B, H, K]`, or None; not read at resets, NaN above 0.
+      reset: bool `[B]`.
+      states: `[B, H, K, V]` each.
+    """
+    found = list(states)
+    if not is_none(reset):
+        # A product with 0 would keep the NaN of an episode that has ended.
+        found = [S.masked_fill(reset[:, None, None, None], 0) for S in found]
+        g = None if g is None else g.masked_fill(reset.view(-1, *(1,) * (g.ndim - 1)), 0)
+    if g is not None:
+        a = g.masked_fill(g > 0, torch.nan).exp()
+        a = a.view(*a.shape, *(1,) * (4 - a.ndim))
+        found = [S * a for S in found]
+    return found
 
 
 def check_state(name: str, state: Tensor, q: Tensor, v: Tensor) -> None:
@@ -29,11 +49,9 @@ def window(
     """Return mask and initial state of a window `[B, T, H, ...]`, both given and checked.
 
     Raises:
-      ValueError: no step, or a mask or state that does not fit.
+      ValueError: a mask or state that does not fit.
     """
     B, T, H, K = q.shape
-    if T == 0:
-        raise ValueError("q: it has no steps; one at least is needed.")
     if state is None:
         state = empty_state(B, H, K, v.shape[-1], like=q)
     check_state("initial_state", state, q, v)

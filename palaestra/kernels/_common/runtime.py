@@ -117,7 +117,10 @@ def no_autocast(device: torch.device) -> AbstractContextManager[object]:
     """Return a context in which operations keep the types of their inputs."""
     if torch.is_autocast_enabled(device.type):
         return torch.autocast(device.type, enabled=False)
-    return nullcontext()
+    return _AS_IT_IS
+
+
+_AS_IT_IS = nullcontext()
 
 
 def asking_is_free(x: torch.Tensor) -> bool:

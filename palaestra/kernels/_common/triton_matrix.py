@@ -1,4 +1,4 @@
-# mypy: disable-error-code="import-untyped, import-not-found"
+# mypy: disable-error-code="import-untyped, import-not-found, no-untyped-def"
 """One step in Triton where the memory is a matrix for each head: what the kernels have in common.
 
 A program takes a row, a head and a block of value channels: `[K, BV]` of the state.
@@ -10,6 +10,12 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+
+
+@triton.jit
+def factor(g) -> tl.tensor:
+    """Return what is left of a state, exp(g); NaN where g is above 0."""
+    return tl.where(g > 0, float("nan"), tl.exp(g))
 
 
 def grid(state: Tensor, BV: int) -> tuple[int]:

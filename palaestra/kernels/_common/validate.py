@@ -1,7 +1,5 @@
 """Checks of arguments and defaults; ValueError names the argument and what is accepted."""
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
@@ -15,13 +13,14 @@ def check_layout(name: str, x: Tensor, layout: str) -> None:
 def check_tensor(
     name: str,
     x: Tensor,
-    shape: Sequence[int],
-    dtypes: torch.dtype | Sequence[torch.dtype],
+    shape: tuple[int, ...],
+    dtypes: torch.dtype | tuple[torch.dtype, ...],
     device: torch.device,
 ) -> None:
     """Check shape, type (one of `dtypes`) and device of `x`."""
-    dtypes = (dtypes,) if isinstance(dtypes, torch.dtype) else dtypes
-    if tuple(x.shape) != tuple(shape) or x.dtype not in dtypes:
+    fits = x.dtype is dtypes or (isinstance(dtypes, tuple) and x.dtype in dtypes)
+    if not fits or x.shape != shape:
+        dtypes = (dtypes,) if isinstance(dtypes, torch.dtype) else dtypes
         accepted = " or ".join(str(dtype).removeprefix("torch.") for dtype in dtypes)
         raise ValueError(f"{name}: {describe(x)} is not {accepted} {list(shape)}.")
     if x.device != device:
@@ -46,13 +45,21 @@ def check_reset(reset: Tensor | None, batch: int, device: torch.device) -> Tenso
     if reset is None:
         return torch.zeros(batch, dtype=torch.bool, device=device)
     check_tensor("reset", reset, (batch,), (torch.bool, torch.uint8), device)
-    return reset.bool()
+    return reset if reset.dtype is torch.bool else reset.bool()
 
 
 def check_chunk_size(chunk_size: int) -> None:
     """Check that `chunk_size` is a power of two from 16 on, as products in blocks need."""
     if chunk_size < 16 or chunk_size & (chunk_size - 1):
         raise ValueError(f"chunk_size: {chunk_size} is not a power of two from 16 on.")
+
+
+def is_empty(x: Tensor) -> bool:
+    """Return whether `x [B, T, ...]` or `[B, H, ...]` has nothing to read.
+
+    Then outputs are empty, and the state stays as it is.
+    """
+    return 0 in x.shape[:2]
 
 
 def describe(x: Tensor) -> str:

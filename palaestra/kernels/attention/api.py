@@ -3,18 +3,19 @@
 import torch
 from torch import Tensor
 
-from palaestra.kernels._common.resets import resolve_reset
 from palaestra.kernels._common.runtime import Impl, choose, choose_step, no_autocast
 from palaestra.kernels._common.validate import (
     check_chunk_size,
     check_layout,
     check_reset,
     check_tensor,
+    is_empty,
     scale_of,
 )
 from palaestra.kernels.attention import reference
-from palaestra.kernels.attention.line import last_state, lay
+from palaestra.kernels.attention.context import last_state, make_context
 from palaestra.kernels.attention.state import AttentionState, empty_state
+from palaestra.kernels.resets import resolve_reset
 
 
 def chunk_attention(
@@ -38,7 +39,7 @@ def chunk_attention(
       k: keys, of q's shape.
       v: values, of q's shape.
       window: how many steps a query sees, itself included. It is the state's where one is given;
-        None without a state is T.
+        None without a state is T, or 1 if there is no step.
       scale: factor of the scores; None is D ** -0.5.
       reset: bool `[B, T]`, true where an episode begins; None is no reset.
       cu_seqlens: int `[N + 1]`, borders of episodes packed into one row, instead of `reset`.
@@ -59,16 +60,19 @@ def chunk_attention(
     B, T = q.shape[:2]
     reset = resolve_reset(reset, cu_seqlens, B, T, q.device)
     window = _window(window, initial_state, T)
-    scale = scale_of(scale, q)
-    line = lay(k, v, reset, initial_state, window)
+    scale, chosen = scale_of(scale, q), choose(impl, q.device)
+    if is_empty(q):
+        state = initial_state or empty_state(B, q.shape[2], window, q.shape[3], like=q)
+        return v.clone(), state if output_final_state else None
+    context = make_context(k, v, reset, initial_state, window)
     with no_autocast(q.device):
-        if choose(impl, q.device) == "triton":
+        if chosen == "triton":
             from palaestra.kernels.attention.triton import chunk
 
-            o = chunk(q, line, scale)
+            o = chunk(q, context, scale)
         else:
-            o = reference.chunk(q, line, window, scale, chunk_size)
-    return o, last_state(line, reset, initial_state, window) if output_final_state else None
+            o = reference.chunk(q, context, window, scale, chunk_size)
+    return o, last_state(context, reset, initial_state, window) if output_final_state else None
 
 
 def recurrent_attention(
@@ -94,6 +98,8 @@ def recurrent_attention(
     if initial_state is None:
         initial_state = empty_state(B, H, _window(window, None, T), D, like=q)
     scale = scale_of(scale, q)
+    if is_empty(q):
+        return v.clone(), initial_state if output_final_state else None
     with no_autocast(q.device):
         o, state = reference.recurrent(q, k, v, reset, initial_state, scale)
     return o, state if output_final_state else None
@@ -133,6 +139,8 @@ def step_attention(
     _check(q, k, v, state, "[B, H, D]")
     reset = check_reset(reset, len(q), q.device)
     scale = scale_of(scale, q)
+    if is_empty(q):
+        return v.clone(), state
     if choose_step(impl, q, k, v, state.k, state.v) == "triton":
         from palaestra.kernels.attention.triton import step
 
@@ -144,15 +152,13 @@ def step_attention(
 def _window(window: int | None, state: AttentionState | None, T: int) -> int:
     if state is not None:
         return state.window
-    return T if window is None else window
+    return max(T, 1) if window is None else window
 
 
 def _check_window(
     q: Tensor, k: Tensor, v: Tensor, state: AttentionState | None, window: int | None
 ) -> None:
     _check(q, k, v, state, "[B, T, H, D]")
-    if q.shape[1] == 0:
-        raise ValueError(f"q: {list(q.shape)} has no step; T is 1 or more.")
     if window is not None and window < 1:
         raise ValueError(f"window: {window} is not 1 or more.")
     if state is not None and window not in (None, state.window):

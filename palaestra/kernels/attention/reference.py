@@ -8,11 +8,13 @@ from torch import Tensor
 from torch.nn.functional import pad, scaled_dot_product_attention
 from torch.utils.checkpoint import checkpoint
 
-from palaestra.kernels.attention.line import Line
+from palaestra.kernels._common.autograd import by_hand
+from palaestra.kernels._common.nonfinite import nonfinite
+from palaestra.kernels.attention.context import Context
 from palaestra.kernels.attention.state import AttentionState
 
 _KEPT = 8
-"""How many times the line the blocks may keep for the backward; beyond it they are made again."""
+"""How many times the context blocks may keep for the backward; beyond it they are made again."""
 
 
 def recurrent(
@@ -26,18 +28,18 @@ def recurrent(
     return torch.stack(rows, 1), state
 
 
-def chunk(q: Tensor, line: Line, window: int, scale: float, chunk_size: int) -> Tensor:
-    """Return what queries `[B, T, H, D]` read from the line, a block of queries after the other.
+def chunk(q: Tensor, context: Context, window: int, scale: float, chunk_size: int) -> Tensor:
+    """Return what queries `[B, T, H, D]` read from the context, block after block of queries.
 
     A block sees at most `window + chunk_size - 1` places, so scores never take more memory than
     that; torch's kernel keeps none of them for the backward.
     """
-    bad_q, bad = _broken(q), _broken(line.k) | _broken(line.v)
-    q, k, v = (_Finite.apply(x).transpose(1, 2) for x in (q, line.k, line.v))
-    spans = _spans(line.carried, q.shape[2], window, chunk_size)
+    bad_q, bad = nonfinite(q), nonfinite(context.k, context.v)
+    q, k, v = (_Finite.apply(x).transpose(1, 2) for x in (q, context.k, context.v))
+    spans = _spans(context.carried, q.shape[2], window, chunk_size)
     queries = q.split(chunk_size, 2)
     if sum(span.hi - span.lo for span in spans) > _KEPT * k.shape[2]:
-        args = (k, v, line, scale)
+        args = (k, v, context, scale)
         blocks = [
             checkpoint(
                 _slice_and_read, q_i, *args, span, use_reentrant=False, preserve_rng_state=False
@@ -46,14 +48,14 @@ def chunk(q: Tensor, line: Line, window: int, scale: float, chunk_size: int) -> 
         ]
     else:
         blocks = [
-            _read(q_i, k_i, v_i, line, scale, span)
+            _read(q_i, k_i, v_i, context, scale, span)
             for q_i, k_i, v_i, span in zip(
                 queries, _cut(k, spans), _cut(v, spans), spans, strict=True
             )
         ]
-    broken = bad_q | _any_seen(bad, line)
+    reached = bad_q | _any_seen(bad, context)
     o = torch.cat(blocks, 2).transpose(1, 2)
-    return o.masked_fill(broken.unsqueeze(3), torch.nan)
+    return o.masked_fill(reached.unsqueeze(3), torch.nan)
 
 
 class _Span(NamedTuple):
@@ -74,14 +76,14 @@ def _spans(P: int, T: int, window: int, chunk_size: int) -> list[_Span]:
 
 
 def _slice_and_read(
-    q: Tensor, k: Tensor, v: Tensor, line: Line, scale: float, span: _Span
+    q: Tensor, k: Tensor, v: Tensor, context: Context, scale: float, span: _Span
 ) -> Tensor:
     places = slice(span.lo, span.hi)
-    return _read(q, k[:, :, places], v[:, :, places], line, scale, span)
+    return _read(q, k[:, :, places], v[:, :, places], context, scale, span)
 
 
-def _read(q: Tensor, k: Tensor, v: Tensor, line: Line, scale: float, span: _Span) -> Tensor:
-    bias = _bias(line, span, q.dtype)
+def _read(q: Tensor, k: Tensor, v: Tensor, context: Context, scale: float, span: _Span) -> Tensor:
+    bias = _bias(context, span, q.dtype)
     return scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=scale)
 
 
@@ -97,11 +99,11 @@ def _cut(x: Tensor, spans: list[_Span]) -> list[Tensor]:
     return [torch.cat(pieces[at[span.lo] : at[span.hi]], 2) for span in spans]
 
 
-def _bias(line: Line, span: _Span, dtype: torch.dtype) -> Tensor:
+def _bias(context: Context, span: _Span, dtype: torch.dtype) -> Tensor:
     """Return what is added to the scores, `[B, 1, queries, places]`: 0 where seen, else -inf."""
-    place = torch.arange(span.lo, span.hi, device=line.lo.device)
-    last = line.carried + torch.arange(span.t, span.stop, device=place.device).unsqueeze(1)
-    seen = (place <= last) & (place >= line.lo[:, span.t : span.stop].unsqueeze(2))
+    place = torch.arange(span.lo, span.hi, device=context.lo.device)
+    last = context.carried + torch.arange(span.t, span.stop, device=place.device).unsqueeze(1)
+    seen = (place <= last) & (place >= context.lo[:, span.t : span.stop].unsqueeze(2))
     zero = torch.zeros((), dtype=dtype, device=place.device)
     return torch.where(seen, zero, -torch.inf).unsqueeze(1)
 
@@ -147,9 +149,9 @@ def _clear(reset: Tensor, *buffers: Tensor) -> None:
 class _Finite(torch.autograd.Function):
     """Zeros instead of numbers that are not finite.
 
-    A weight of 0 does not stop NaN in a product, neither forward nor backward; so broken numbers
+    A weight of 0 does not stop NaN in a product, neither forward nor backward; so such numbers
     leave the products, and the outputs that see them are marked by hand. Those outputs hand back
-    no gradient, so that of the broken numbers is 0 without a mask.
+    no gradient, so that of those numbers is 0 without a mask.
     """
 
     @staticmethod
@@ -158,18 +160,14 @@ class _Finite(torch.autograd.Function):
         return x.nan_to_num(0, 0, 0)
 
     @staticmethod
+    @by_hand
     def backward(ctx: Any, dx: Tensor) -> Tensor:
         """Return the gradient as it is."""
         return dx
 
 
-def _broken(x: Tensor) -> Tensor:
-    """Return where a step of `x [B, T, H, D]` holds a number that is not finite, `[B, T, H]`."""
-    return ~x.detach().abs().amax(3).isfinite()
-
-
-def _any_seen(bad: Tensor, line: Line) -> Tensor:
-    """Return which queries see a broken place, `[B, T, H]`."""
+def _any_seen(bad: Tensor, context: Context) -> Tensor:
+    """Return which queries see a non-finite place, `[B, T, H]`."""
     before = pad(bad.cumsum(1), (0, 0, 1, 0))
-    lo = line.lo.unsqueeze(2).expand(-1, -1, bad.shape[2])
-    return before[:, line.carried + 1 :] > before.gather(1, lo)
+    lo = context.lo.unsqueeze(2).expand(-1, -1, bad.shape[2])
+    return before[:, context.carried + 1 :] > before.gather(1, lo)

@@ -1,9 +1,9 @@
 # mypy: disable-error-code="import-untyped, import-not-found, no-untyped-def"
 """Attention in Triton: one pass over the visible keys with a running softmax.
 
-A program owns a block of queries (or, for dK and dV, of places on the line) of one row and head and
-walks the interval that the block sees. `lo_t` never falls, so a block's interval is read off its
-ends, and what resets and the window hide is never loaded beyond whole blocks.
+A program owns a block of queries (or, for dK and dV, of places of the context) of one row and head
+and walks the interval that the block sees. `lo_t` never falls, so a block's interval is read off
+its ends, and what resets and the window hide is never loaded beyond whole blocks.
 """
 
 from typing import Any
@@ -12,8 +12,8 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
+from palaestra.kernels._common.autograd import by_hand
 from palaestra.kernels._common.runtime import (
     ALL_REGISTERS,
     INTERPRET,
@@ -21,7 +21,7 @@ from palaestra.kernels._common.runtime import (
     configs,
     guard,
 )
-from palaestra.kernels.attention.line import Line
+from palaestra.kernels.attention.context import Context
 from palaestra.kernels.attention.state import AttentionState
 
 _TYPES = {
@@ -74,7 +74,7 @@ def attention_fwd_kernel(
         b_k = tl.load(k + p_j, m_j[:, None] & m_d[None, :], other=0.0).to(ACC)  # [BN, BD]
         b_v = tl.load(v + p_j, m_j[:, None] & m_d[None, :], other=0.0).to(ACC)
         seen = (o_j[None, :] >= b_lo[:, None]) & (o_j[None, :] <= P + o_t[:, None])
-        # What is broken in a value shows in the scores, which the mask hides from other episodes.
+        # A value that is not finite shows in the scores, which the mask hides from other episodes.
         mark = tl.sum((b_v - b_v) + (b_k - b_k), 1)  # [BN], 0 or NaN
         b_s = tl.dot(b_q.to(DOT), tl.trans(b_k).to(DOT), out_dtype=ACC, input_precision=PRECISION)
         b_s = tl.where(seen, b_s + mark[None, :], -float("inf"))  # [BM, BN]
@@ -111,7 +111,7 @@ def attention_bwd_kernel_dq(
     p_t = ((b * T + o_t) * H + h)[:, None] * D + o_d[None, :]
     m_td = m_t[:, None] & m_d[None, :]
     b_lse = tl.load(lse + (b * T + o_t) * H + h, m_t, other=0.0)
-    live = b_lse == b_lse  # a broken output hands back no gradient
+    live = b_lse == b_lse  # a non-finite output hands back no gradient
     b_q = (_finite(tl.load(q + p_t, m_td, other=0.0).to(ACC)) * scale).to(ACC)  # [BM, BD]
     b_do = tl.load(do + p_t, m_td & live[:, None], other=0.0).to(ACC)
     b_out = tl.load(o + p_t, m_td & live[:, None], other=0.0).to(ACC)
@@ -223,7 +223,7 @@ def attention_step_kernel(
 
 
 class _Attention(torch.autograd.Function):
-    """`q [B, T, H, D]` over the line `k, v [B, P + T, H, D]`, from `lo [B, T]` on."""
+    """`q [B, T, H, D]` over the context `k, v [B, P + T, H, D]`, from `lo [B, T]` on."""
 
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, lo: Tensor, scale: float) -> Tensor:
@@ -241,7 +241,7 @@ class _Attention(torch.autograd.Function):
         return o
 
     @staticmethod
-    @once_differentiable
+    @by_hand
     def backward(ctx: Any, do: Tensor) -> tuple[Tensor | None, ...]:
         """Return the gradients of all arguments."""
         q, k, v, lo, o, lse = ctx.saved_tensors
@@ -260,12 +260,12 @@ class _Attention(torch.autograd.Function):
         return dq, dk, dv, None, None
 
 
-def chunk(q: Tensor, line: Line, scale: float) -> Tensor:
-    """Return what queries `[B, T, H, D]` read from the line."""
+def chunk(q: Tensor, context: Context, scale: float) -> Tensor:
+    """Return what queries `[B, T, H, D]` read from the context."""
     if q.dtype == torch.float64:
         # Triton takes real arguments in float32.
         q, scale = q * scale, 1.0
-    return _Attention.apply(q, line.k, line.v, line.lo, scale)
+    return _Attention.apply(q, context.k, context.v, context.lo, scale)
 
 
 def step(

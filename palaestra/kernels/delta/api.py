@@ -15,6 +15,7 @@ from palaestra.kernels._common.validate import (
     check_qkv,
     check_reset,
     check_tensor,
+    is_empty,
     scale_of,
 )
 from palaestra.kernels.delta import reference
@@ -38,13 +39,16 @@ def chunk_delta(
 ) -> tuple[Tensor, Tensor | None]:
     """Read T steps at once.
 
+    A step whose numbers are not finite makes NaN of what sees it, and of nothing after a reset.
+
     Args:
       q: queries `[B, T, H, K]`.
       k: keys, of q's shape; of length 1 at most, else the state may grow without bound.
       v: values `[B, T, H, V]`.
       beta: how much of the error is corrected, `[B, T, H]`, from 0 to 1, or to 2 for keys of
         length 1.
-      g: log decay `[B, T, H]`, at most 0; None is no decay.
+      g: log decay `[B, T, H]`, at most 0; None is no decay. Not read at resets. Minus infinity
+        forgets everything; above 0 it counts as a number that is not finite.
       scale: factor of the outputs; None is K ** -0.5.
       reset: bool or uint8 `[B, T]`, true where an episode begins; None is no reset.
       cu_seqlens: int32 or int64 `[N + 1]`, the same for N episodes packed into one row.
@@ -65,9 +69,11 @@ def chunk_delta(
         check_chunk_size(chunk_size)
     _check(q, k, v, beta, g, "[B, T, H, K]")
     reset, state = window(q, v, reset, cu_seqlens, initial_state)
-    scale = scale_of(scale, q)
+    scale, chosen = scale_of(scale, q), choose(impl, q.device)
+    if is_empty(q):
+        return v.clone(), state if output_final_state else None
     with no_autocast(q.device):
-        if choose(impl, q.device) == "triton":
+        if chosen == "triton":
             from palaestra.kernels.delta.triton import DeltaTriton
 
             o, state = DeltaTriton.apply(q, k, v, beta, g, state, reset, scale, chunk_size or 32)
@@ -96,6 +102,8 @@ def recurrent_delta(
     _check(q, k, v, beta, g, "[B, T, H, K]")
     reset, state = window(q, v, reset, cu_seqlens, initial_state)
     scale = scale_of(scale, q)
+    if is_empty(q):
+        return v.clone(), state if output_final_state else None
     with no_autocast(q.device):
         o, state = reference.recurrent(q, k, v, beta, g, state, reset, scale)
     return o, state if output_final_state else None
@@ -140,6 +148,8 @@ def step_delta(
     check_state("state", state, q, v)
     reset = check_reset(reset, len(q), q.device)
     scale = scale_of(scale, q)
+    if is_empty(q):
+        return v.clone(), state
     if choose_step(impl, q, k, v, beta, g, state) == "triton":
         from palaestra.kernels.delta.triton_step import step
 

@@ -8,13 +8,13 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from torch.nn.functional import pad
 
+from palaestra.kernels._common.autograd import by_hand
 from palaestra.kernels._common.chunk import add_product, decay, join, split
-from palaestra.kernels._common.runtime import asking_is_free, no_autocast
+from palaestra.kernels._common.runtime import asking_is_free
 from palaestra.kernels._common.tril import inverse_unit_lower
-from palaestra.kernels.delta.broken import Clean, clean
+from palaestra.kernels.delta.nonfinite import Clean, clean
 
 _BLOCK = 65536
 """Numbers of one matrix `[L, L]` of all chunks and heads in a block of rows."""
@@ -78,7 +78,7 @@ class DeltaChunk(torch.autograd.Function):
         return o, S_T
 
     @staticmethod
-    @once_differentiable
+    @by_hand
     def backward(ctx: Any, do: Tensor, dS_T: Tensor) -> tuple[Tensor | None, ...]:
         """Return the gradients of all arguments."""
         q, k, v, beta, g, reset, *saved = ctx.saved_tensors
@@ -93,8 +93,7 @@ class DeltaChunk(torch.autograd.Function):
             if not asking_is_free(do) or bad_o.any():
                 do_b, dS = do_b.masked_fill(bad_o, 0), dS.masked_fill(bad_state, 0)
             dS = dS.flatten(0, 1)
-            with no_autocast(do.device):
-                *d, dS_first = _adjoint(w, solved, _split(do_b, L), dS, ctx.scale)
+            *d, dS_first = _adjoint(w, solved, _split(do_b, L), dS, ctx.scale)
             dq[rows], dk[rows], dv[rows], dbeta[rows] = (_join(x, T, H) for x in d)
             dS_0[rows] = dS_first.unflatten(0, (-1, H))
             if dg is not None:

@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from palaestra.kernels._common.matrix import carried
+
 
 def recurrent(
     q: Tensor,
@@ -37,9 +39,7 @@ def step(
     """Read one step; arguments as `step_delta`, all given but `g`."""
     dtype, compute, out = q.dtype, state.dtype, state if inplace else None
     q, k, v, beta = (x.to(compute) for x in (q, k, v, beta))
-    if g is not None:
-        state = state * g.to(compute).exp()[..., None, None]
-    S_bar = state.masked_fill(reset[:, None, None, None], 0)  # (B, H, K, V)
+    (S_bar,) = carried(None if g is None else g.to(compute), reset, state)  # (B, H, K, V)
     e = v - _read(S_bar, k)
     u = beta.unsqueeze(-1) * e
     S = torch.addcmul(S_bar, k.unsqueeze(-1), u.unsqueeze(-2), out=out)

@@ -10,12 +10,14 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from palaestra.kernels._common.runtime import ALL_REGISTERS, guard
+from palaestra.kernels._common.autograd import by_hand
+from palaestra.kernels._common.runtime import ALL_REGISTERS, INTERPRET, guard
 
 _HALF = (torch.float16, torch.bfloat16)
 _DOT = {torch.float64: tl.float64, torch.float16: tl.float16, torch.bfloat16: tl.bfloat16}
+if INTERPRET:  # it multiplies the bit patterns of bfloat16
+    del _DOT[torch.bfloat16]
 
 
 class DeltaTriton(torch.autograd.Function):
@@ -50,7 +52,7 @@ class DeltaTriton(torch.autograd.Function):
         return o, S_T
 
     @staticmethod
-    @once_differentiable
+    @by_hand
     def backward(ctx: Any, do: Tensor, dS_T: Tensor) -> tuple[Tensor | None, ...]:
         """Return the gradients of all arguments."""
         q, k, v, beta, g, reset, S, S_T = ctx.saved_tensors
@@ -95,6 +97,8 @@ def _options(q: Tensor, v: Tensor, g: Tensor | None, L: int) -> dict[str, Any]:
         "GATED": g is not None,
         "ACC": tl.float64 if q.dtype == torch.float64 else tl.float32,
         "DOT": _DOT.get(q.dtype, tl.float32),
+        # exp of less is 0 in ACC.
+        "CUT": -750.0 if q.dtype == torch.float64 else -104.0,
         # As many as keep the numbers of a block in registers; full precision needs more.
         "num_warps": 8 if (4096 if q.dtype in _HALF else 1024) <= BK * BV else 4,
         **(ALL_REGISTERS if q.dtype == torch.float32 else {}),
@@ -134,8 +138,9 @@ def delta_fwd_kernel(
     GATED: tl.constexpr,
     ACC: tl.constexpr,
     DOT: tl.constexpr,
+    CUT: tl.constexpr,
 ) -> None:
-    """Write outputs, the state before each chunk and the final one; broken ones are NaN."""
+    """Write outputs, the state before each chunk and the final one; NaN where not finite."""
     i = tl.program_id(0).to(tl.int64)
     i_bh = i // NV
     i_b, i_h = i_bh // H, i_bh % H
@@ -144,28 +149,29 @@ def delta_fwd_kernel(
     m_v = o_v < V
     o_s = o_k[:, None] * V + o_v[None, :]  # [BK, BV]
     m_s = (o_k < K)[:, None] & m_v[None, :]
-    b_S, broken = _finite(tl.load(p_s0 + i_bh * K * V + o_s, mask=m_s, other=0).to(ACC))
+    b_S, bad_S = _finite(tl.load(p_s0 + i_bh * K * V + o_s, mask=m_s, other=0).to(ACC))
     N = tl.cdiv(T, L)
     for n in range(0, N):
         p_sn = p_s + (i_bh * N + n) * K * V + o_s
-        tl.store(p_sn, tl.where(broken != 0, float("nan"), b_S), mask=m_s)
+        tl.store(p_sn, tl.where(bad_S != 0, float("nan"), b_S), mask=m_s)
         o_t = n * L + tl.arange(0, L)
         m_t = o_t < T
         o_row = (i_b * T + o_t) * H + i_h
-        b_q, b_k, b_v, b_beta, g, r, bad, bad_q = _tokens(
+        b_q, b_k, b_v, b_beta, g, r, cut, bad, bad_q = _tokens(
             p_q, p_k, p_v, p_beta, p_g, p_reset + i_b * T + o_t,
-            o_row, m_t, o_k, o_v, scale, K, V, GATED, ACC,
+            o_row, m_t, o_k, o_v, scale, K, V, GATED, ACC, CUT,
         )  # fmt: skip
-        same, b_D, cin, cout, dec, seg = _decay(g, r, L, ACC)
+        b_D, cin, cout, dec = _decay(g, cut, L, ACC)
+        same, seg = _segments(r, L)
         b_U = _corrections(b_k, b_v, b_beta, b_S, b_D, cin, L, LOG, ACC, DOT)[3]
         b_P = _dot(b_q, tl.trans(b_k), ACC, DOT) * b_D  # [L, L]
         b_o = cin[:, None] * _dot(b_q, b_S, ACC, DOT) + _dot(b_P, b_U, ACC, DOT)  # [L, BV]
-        seen = _broken(bad, broken, same, seg)
+        seen = _reached(bad, bad_S, same, seg)
         b_o = tl.where(((seen != 0) | bad_q)[:, None], float("nan"), b_o)
         tl.store(p_o + o_row[:, None] * V + o_v[None, :], b_o, mask=m_t[:, None] & m_v[None, :])
         b_S = dec * b_S + _dot(tl.trans(cout[:, None] * b_k), b_U, ACC, DOT)
-        broken = _last(seen, L)
-    tl.store(p_sT + i_bh * K * V + o_s, tl.where(broken != 0, float("nan"), b_S), mask=m_s)
+        bad_S = _last(seen, L)
+    tl.store(p_sT + i_bh * K * V + o_s, tl.where(bad_S != 0, float("nan"), b_S), mask=m_s)
 
 
 @triton.jit
@@ -200,6 +206,7 @@ def delta_bwd_kernel(
     GATED: tl.constexpr,
     ACC: tl.constexpr,
     DOT: tl.constexpr,
+    CUT: tl.constexpr,
 ) -> None:
     """Write the gradients, chunks from the last to the first."""
     i = tl.program_id(0).to(tl.int64)
@@ -210,25 +217,27 @@ def delta_bwd_kernel(
     m_k, m_v = o_k < K, o_v < V
     o_s = o_k[:, None] * V + o_v[None, :]  # [BK, BV]
     m_s = m_k[:, None] & m_v[None, :]
-    b_S, broken = _finite(tl.load(p_sT + i_bh * K * V + o_s, mask=m_s, other=0).to(ACC))
+    b_S, bad_S = _finite(tl.load(p_sT + i_bh * K * V + o_s, mask=m_s, other=0).to(ACC))
     b_dS = tl.load(p_dsT + i_bh * K * V + o_s, mask=m_s, other=0).to(ACC)
-    b_dS = tl.where(broken != 0, 0.0, b_dS)
+    b_dS = tl.where(bad_S != 0, 0.0, b_dS)
     later = tl.sum(tl.sum(b_dS * b_S, 1), 0)
     N = tl.cdiv(T, L)
     for back in range(0, N):
         n = N - 1 - back
         p_sn = p_s + (i_bh * N + n) * K * V + o_s
-        b_S, broken = _finite(tl.load(p_sn, mask=m_s, other=0).to(ACC))
+        b_S, bad_S = _finite(tl.load(p_sn, mask=m_s, other=0).to(ACC))
         o_t = n * L + tl.arange(0, L)
         m_t = o_t < T
         o_row = (i_b * T + o_t) * H + i_h
         m_tk, m_tv = m_t[:, None] & m_k[None, :], m_t[:, None] & m_v[None, :]
-        b_q, b_k, b_v, b_beta, g, r, bad, bad_q = _tokens(
+        b_q, b_k, b_v, b_beta, g, r, cut, bad, bad_q = _tokens(
             p_q, p_k, p_v, p_beta, p_g, p_reset + i_b * T + o_t,
-            o_row, m_t, o_k, o_v, scale, K, V, GATED, ACC,
+            o_row, m_t, o_k, o_v, scale, K, V, GATED, ACC, CUT,
         )  # fmt: skip
-        same, b_D, cin, cout, dec, seg = _decay(g, r, L, ACC)
-        seen = _broken(bad, broken, same, seg)
+        b_D, cin, cout, dec = _decay(g, cut, L, ACC)
+        same, seg = _segments(r, L)
+        seen = _reached(bad, bad_S, same, seg)
+        same, seg = _segments(cut, L)
         m_do = (m_t & (seen == 0) & (bad_q == 0))[:, None] & m_v[None, :]
         b_do = tl.load(p_do + o_row[:, None] * V + o_v[None, :], mask=m_do, other=0).to(ACC)
         b_dq, b_dk, b_dv, b_dbeta, b_dS = _adjoint(
@@ -244,7 +253,7 @@ def delta_bwd_kernel(
             x = tl.sum(b_q * b_dq, 1) - tl.sum(b_v * b_dv, 1)  # [L]
             dg = tl.sum(tl.where(same, x[:, None], 0.0), 0)
             dg += tl.where(seg == _last(seg, L), later, 0.0)
-            tl.store(p_dg + o_part, tl.where(r != 0, 0.0, dg), mask=m_t)
+            tl.store(p_dg + o_part, tl.where(cut != 0, 0.0, dg), mask=m_t)
             later = tl.where(_last(seg, L) == 0, later, 0.0)
             later += tl.sum(tl.where(seg == 0, x, 0.0), 0)
     tl.store(p_ds0 + i_bh * K * V + o_s, b_dS, mask=m_s)
@@ -306,8 +315,12 @@ def _tokens(
     V: tl.constexpr,
     GATED: tl.constexpr,
     ACC: tl.constexpr,
+    CUT: tl.constexpr,
 ) -> tuple[tl.tensor, ...]:
-    """Return the tokens of a chunk, zeros where they are not finite, and where that is."""
+    """Return the tokens of a chunk, zeros where they are not finite, and where that is.
+
+    `r` marks resets, `cut` these and the tokens whose decay leaves nothing of the state before.
+    """
     m_tk, m_tv = m_t[:, None] & (o_k < K)[None, :], m_t[:, None] & (o_v < V)[None, :]
     b_q = tl.load(p_q + o_row[:, None] * K + o_k[None, :], mask=m_tk, other=0).to(ACC)
     b_k = tl.load(p_k + o_row[:, None] * K + o_k[None, :], mask=m_tk, other=0).to(ACC)
@@ -316,37 +329,43 @@ def _tokens(
     r = tl.load(p_reset, mask=m_t, other=0).to(tl.int32)
     bad_q = tl.sum(b_q * 0, 1) != 0
     bad = (tl.sum(b_k * 0, 1) + tl.sum(b_v * 0, 1) + b_beta * 0) != 0
-    g = tl.zeros_like(b_beta)
+    g, cut = tl.zeros_like(b_beta), r
     if GATED:
         g = tl.load(p_g + o_row, mask=m_t, other=0).to(ACC)
         g = tl.where(r != 0, 0.0, g)
         bad = bad | (g != g) | (g > 0)
-        # Minus infinity forgets all, as a reset does, and would be NaN in a difference.
-        r = tl.where(g == float("-inf"), 1, r)
-        g = tl.where(bad | (r != 0), 0.0, g)
+        # What forgets all acts as a reset does: it would leave no digits in a difference of sums.
+        cut = tl.where(g < CUT, 1, r)
+        g = tl.where(bad | (cut != 0), 0.0, g)
     # torch.compile passes real arguments in float64.
     b_q = tl.where(bad_q[:, None], 0.0, (scale * b_q).to(ACC))
     b_k = tl.where(bad[:, None], 0.0, b_k)
     b_v = tl.where(bad[:, None], 0.0, b_v)
     b_beta = tl.where(bad, 0.0, b_beta)
-    return b_q, b_k, b_v, b_beta, g, r, bad, bad_q
+    return b_q, b_k, b_v, b_beta, g, r, cut, bad, bad_q
 
 
 @triton.jit
-def _decay(g, r, L: tl.constexpr, ACC: tl.constexpr) -> tuple[tl.tensor, ...]:
-    """Return same [L, L], D [L, L], cin [L], cout [L], dec and seg [L] of a chunk."""
+def _decay(g, cut, L: tl.constexpr, ACC: tl.constexpr) -> tuple[tl.tensor, ...]:
+    """Return D [L, L], cin [L], cout [L] and dec of a chunk."""
     # In float64: differences of sums lose digits after strong decay.
     G = tl.cumsum(g.to(tl.float64), 0)
-    seg = tl.cumsum(r, 0)
-    G_L, seg_L = tl.sum(g.to(tl.float64), 0), tl.sum(r, 0)
-    o_i = tl.arange(0, L)
-    same = (seg[:, None] == seg[None, :]) & (o_i[:, None] >= o_i[None, :])
+    G_L, seg_L = tl.sum(g.to(tl.float64), 0), tl.sum(cut, 0)
+    same, seg = _segments(cut, L)
     exponent = tl.where(same, (G[:, None] - G[None, :]).to(ACC), 0.0)
     b_D = tl.where(same, tl.exp(exponent), 0.0)
     cin = tl.where(seg == 0, tl.exp(G.to(ACC)), 0.0)
     cout = tl.where(seg == seg_L, tl.exp((G_L - G).to(ACC)), 0.0)
     dec = tl.where(seg_L == 0, tl.exp(G_L.to(ACC)), 0.0)
-    return same, b_D, cin, cout, dec, seg
+    return b_D, cin, cout, dec
+
+
+@triton.jit
+def _segments(r, L: tl.constexpr) -> tuple[tl.tensor, tl.tensor]:
+    """Return which earlier tokens are in the segment of each, [L, L], and its number, [L]."""
+    o_i = tl.arange(0, L)
+    seg = tl.cumsum(r, 0)
+    return (seg[:, None] == seg[None, :]) & (o_i[:, None] >= o_i[None, :]), seg
 
 
 @triton.jit
@@ -397,14 +416,14 @@ def _below(L: tl.constexpr) -> tl.tensor:
 
 @triton.jit
 def _finite(b_S) -> tuple[tl.tensor, tl.tensor]:
-    """Return the state, zeros where it is not finite, and 1 if it is broken, else 0."""
+    """Return the state, zeros where it is not finite, and 1 if it was not, else 0."""
     bad = b_S * 0 != 0
     return tl.where(bad, 0.0, b_S), tl.max(tl.max(bad.to(tl.int32), 1), 0)
 
 
 @triton.jit
-def _broken(bad, carried, same, seg) -> tl.tensor:
-    """Return 1 for tokens that see a broken one or a broken carried state, else 0, [L]."""
+def _reached(bad, carried, same, seg) -> tl.tensor:
+    """Return 1 for tokens that see a non-finite one or such a carried state, else 0, [L]."""
     tokens = tl.max(tl.where(same, bad[None, :].to(tl.int32), 0), 1)
     return tl.maximum(tokens, tl.where(seg == 0, carried, 0))
 

@@ -15,6 +15,7 @@ from palaestra.kernels._common.validate import (
     check_reset,
     check_tensor,
     describe,
+    is_empty,
     scale_of,
 )
 from palaestra.kernels.gla import reference
@@ -46,7 +47,8 @@ def chunk_gla(
       k: keys, of q's shape.
       v: values `[B, T, H, V]`.
       g: log decay, at most 0: `[B, T, H]` for one of each head, `[B, T, H, K]` for one of each
-        channel of the keys, None for none. Not read at resets; minus infinity forgets everything.
+        channel of the keys, None for none. Not read at resets. Minus infinity forgets everything;
+        above 0 it counts as a number that is not finite.
       scale: factor of the outputs; None is K ** -0.5.
       reset: bool or uint8 `[B, T]`, true where an episode begins.
       cu_seqlens: int32 or int64 `[N + 1]`, where each of N episodes begins in the one row, and T;
@@ -70,6 +72,8 @@ def chunk_gla(
     _check(q, k, v, g, "[B, T, H, K]")
     reset, state = window(q, v, reset, cu_seqlens, initial_state)
     scale = scale_of(scale, q)
+    if is_empty(q):
+        return v.clone(), state if output_final_state else None
     with no_autocast(q.device):
         if chosen == "triton":
             from palaestra.kernels.gla.triton import chunk as chunk_triton
@@ -96,6 +100,8 @@ def recurrent_gla(
     _check(q, k, v, g, "[B, T, H, K]")
     reset, state = window(q, v, reset, cu_seqlens, initial_state)
     scale = scale_of(scale, q)
+    if is_empty(q):
+        return v.clone(), state if output_final_state else None
     with no_autocast(q.device):
         o, state = reference.loop(q, k, v, g, reset, state, scale)
     return o, state if output_final_state else None
@@ -137,6 +143,8 @@ def step_gla(
     check_state("state", state, q, v)
     reset = check_reset(reset, q.shape[0], q.device)
     scale = scale_of(scale, q)
+    if is_empty(q):
+        return v.clone(), state
     if choose_step(impl, q, k, v, g, state) == "triton":
         from palaestra.kernels.gla.triton_step import step
 

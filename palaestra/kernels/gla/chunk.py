@@ -10,12 +10,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from torch.nn.functional import pad
 
-from palaestra.kernels._common.broken import broken_steps, not_finite
+from palaestra.kernels._common.autograd import by_hand
 from palaestra.kernels._common.chunk import add_product, join, split
-from palaestra.kernels._common.runtime import asking_is_free, no_autocast
+from palaestra.kernels._common.nonfinite import nonfinite, nonfinite_reach
+from palaestra.kernels._common.runtime import asking_is_free
 from palaestra.kernels.gla import pairs
 
 _BLOCK = 131072
@@ -83,20 +83,19 @@ class _Chunk(torch.autograd.Function):
         return o, last
 
     @staticmethod
-    @once_differentiable
+    @by_hand
     def backward(ctx: Any, do: Tensor, dlast: Tensor) -> tuple[Tensor | None, ...]:
         reset, *saved = ctx.saved_tensors
         dq, dk, dv, dg = (do.new_empty(shape, dtype=dtype) for shape, dtype in ctx.inputs)
         dfirst, blocks = torch.empty_like(dlast), _blocks(dq)
         each, learns = len(saved) // len(blocks), ctx.needs_input_grad[3]
-        with no_autocast(do.device):
-            for i, rows in enumerate(blocks):
-                kept, window = saved[i * each :][:each], (reset[rows], do[rows], dlast[rows])
-                dq[rows], dk[rows], dv[rows], dg_b, dfirst[rows] = _backward(
-                    *window, kept, ctx.scale, dg.ndim, learns
-                )
-                if dg_b is not None:
-                    dg[rows] = dg_b
+        for i, rows in enumerate(blocks):
+            kept, window = saved[i * each :][:each], (reset[rows], do[rows], dlast[rows])
+            dq[rows], dk[rows], dv[rows], dg_b, dfirst[rows] = _backward(
+                *window, kept, ctx.scale, dg.ndim, learns
+            )
+            if dg_b is not None:
+                dg[rows] = dg_b
         return dq, dk, dv, dg if learns else None, None, dfirst, None, None
 
 
@@ -120,12 +119,12 @@ def _forward(
     T, dtype, per_head = q.shape[1], state.dtype, g.ndim == 3
     q, k, v = (_heads(x, L, dtype) for x in (q, k, v))
     g = g.to(dtype)
-    bad_g = ~((g if per_head else g.amax(-1)) < torch.inf) & ~reset.unsqueeze(-1)
-    bad_q, bad = _tokens(not_finite(q), T), _tokens(not_finite(k, v), T) | bad_g
-    bad_state = not_finite(state.flatten(2))
-    broken = broken_steps(bad, bad_state, reset)
-    broken_o, broken_last = (broken | bad_q).unsqueeze(-1), broken[:, -1, :, None, None]
-    clean = asking_is_free(q) and not (broken_o.any() or bad_state.any())
+    bad_g = ~((g if per_head else g.amax(-1)) <= 0) & ~reset.unsqueeze(-1)
+    bad_q, bad = _tokens(nonfinite(q), T), _tokens(nonfinite(k, v), T) | bad_g
+    bad_state = nonfinite(state.flatten(2))
+    reached = nonfinite_reach(bad, bad_state, reset)
+    nan_o, nan_last = (reached | bad_q).unsqueeze(-1), reached[:, -1, :, None, None]
+    clean = asking_is_free(q) and not (nan_o.any() or bad_state.any())
     if not clean:
         q, k, v = _clear(q, bad_q), _clear(k, bad), _clear(v, bad)
         g = g.masked_fill(bad if per_head else bad.unsqueeze(-1), 0)
@@ -135,10 +134,10 @@ def _forward(
     o, ends, saved = intra(q.mul_(scale), k, v, g, chunks)
     S = _states(ends.dec, ends.k_out.mT @ v, state)
     add_product(o, ends.q_in, S[:-1])
-    kept = [broken_o, broken_last, q, k, v, S, *ends, *saved]
+    kept = [nan_o, nan_last, q, k, v, S, *ends, *saved]
     o, last = _tokens(o, T), S[-1]
     if not clean:
-        o, last = o.masked_fill(broken_o, torch.nan), last.masked_fill(broken_last, torch.nan)
+        o, last = o.masked_fill(nan_o, torch.nan), last.masked_fill(nan_last, torch.nan)
     return o, last, kept
 
 
@@ -152,12 +151,12 @@ def _backward(
     learns: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor]:
     """Return the gradients of q, k, v, of g where it `learns`, and of the state."""
-    broken_o, broken_last, q, k, v, S, *rest = kept
+    nan_o, nan_last, q, k, v, S, *rest = kept
     ends, saved, T = pairs.Ends(*rest[:3]), rest[3:], reset.shape[1]
     do = _heads(do, q.shape[3], q.dtype)
-    if not asking_is_free(do) or broken_o.any():
-        do = _clear(do, broken_o.squeeze(-1))
-        dlast = dlast.masked_fill(broken_last, 0)
+    if not asking_is_free(do) or nan_o.any():
+        do = _clear(do, nan_o.squeeze(-1))
+        dlast = dlast.masked_fill(nan_last, 0)
     dS = _states(ends.dec, ends.q_in.mT @ do, dlast, backward=True)
     back = pairs.per_head_backward if g_ndim == 3 else pairs.per_channel_backward
     outer = do @ S[:-1].mT, v @ dS[1:].mT, ends.k_out @ dS[1:]

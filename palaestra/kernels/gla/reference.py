@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from palaestra.kernels._common.matrix import carried
+
 
 def step(
     q: Tensor,
@@ -20,10 +22,7 @@ def step(
     """
     out = state if inplace else None
     q, k, v = (x.to(state.dtype) for x in (q, k, v))
-    if g is not None:
-        a = g.to(state.dtype).exp()
-        state = state * a.view(*a.shape, *(1,) * (4 - a.ndim))
-    state = state.masked_fill(reset[:, None, None, None], 0)
+    (state,) = carried(None if g is None else g.to(state.dtype), reset, state)
     state = torch.addcmul(state, k.unsqueeze(-1), v.unsqueeze(-2), out=out)
     return scale * (q.unsqueeze(-2) @ state).squeeze(-2), state
 

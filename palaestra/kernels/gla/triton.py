@@ -15,8 +15,8 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
+from palaestra.kernels._common.autograd import by_hand
 from palaestra.kernels._common.runtime import ALL_REGISTERS, INTERPRET, guard
 
 NONE, HEAD, CHANNEL = 0, 1, 2
@@ -39,7 +39,7 @@ def _store(p, row, o_d, m_t, D, x) -> None:
 def _load_kv(
     p_k, p_v, row, o_k, o_v, m_t, K, V, bad_g, ACC: tl.constexpr
 ) -> tuple[tl.tensor, tl.tensor, tl.tensor]:
-    """Return keys and values, with zeros for broken tokens, and which those are, [BT]."""
+    """Return keys and values, with zeros for non-finite tokens, and which those are, [BT]."""
     k = _load(p_k, row, o_k, m_t, K, ACC)
     v = _load(p_v, row, o_v, m_t, V, ACC)
     # x * 0 is NaN where x is not finite.
@@ -49,7 +49,7 @@ def _load_kv(
 
 @triton.jit
 def _load_q(p_q, row, o_k, m_t, K, scale, ACC: tl.constexpr) -> tuple[tl.tensor, tl.tensor]:
-    """Return scaled queries, with zeros for broken ones, and which those are, [BT]."""
+    """Return scaled queries, with zeros for non-finite ones, and which those are, [BT]."""
     q = (_load(p_q, row, o_k, m_t, K, ACC) * scale).to(ACC)
     bad = tl.sum(q * 0, 1) != 0
     return tl.where(bad[:, None], 0.0, q), bad
@@ -57,8 +57,8 @@ def _load_q(p_q, row, o_k, m_t, K, scale, ACC: tl.constexpr) -> tuple[tl.tensor,
 
 @triton.jit
 def _sums(g, CUT: tl.constexpr) -> tuple[tl.tensor, tl.tensor]:
-    """Return sums of g over the tokens, and where g is broken."""
-    fine = g < float("inf")
+    """Return sums of g over the tokens, and where g is refused."""
+    fine = g <= 0
     g = tl.maximum(tl.where(fine, g, 0.0), CUT)
     # Float64, since differences of these sums would lose digits in float32 after strong decay.
     return tl.cumsum(g.to(tl.float64), 0), (fine == 0).to(tl.int32)
@@ -69,7 +69,7 @@ def _load_g(
     p_g, p_reset, b, h, o_t, m_t, o_k, T, H, K,
     ACC: tl.constexpr, CUT: tl.constexpr, GATE: tl.constexpr,
 ) -> tuple[tl.tensor, ...]:  # fmt: skip
-    """Return sums of g [BT, C], resets and segments [BT], and tokens with a broken g [BT]."""
+    """Return sums of g [BT, C], resets and segments [BT], and tokens with a refused g [BT]."""
     at = b * T + o_t
     reset = tl.load(p_reset + at, mask=m_t, other=0).to(tl.int32)
     if GATE == 2:
@@ -176,8 +176,8 @@ def gla_fwd_kernel(
     o_i, o_k, o_v = tl.arange(0, BT), tl.arange(0, BK), part * BV + tl.arange(0, BV)
     row_s = bh * K + o_k
     S = _load(p_first, row_s, o_v, o_k < K, V, ACC)  # [BK, BV]
-    broken_S = tl.max((S * 0 != 0).to(tl.int32).reshape(BK * BV), 0)
-    S = tl.where(broken_S > 0, 0.0, S)
+    bad_S = tl.max((S * 0 != 0).to(tl.int32).reshape(BK * BV), 0)
+    S = tl.where(bad_S > 0, 0.0, S)
     for begin in range(0, T, BT):
         o_t = begin + o_i
         m_t = o_t < T
@@ -189,14 +189,14 @@ def gla_fwd_kernel(
         A = _scores(q, k, G, seg, o_i, BT, ACC, DOT, GATE)
         o = _dot(q * cin, S, ACC, DOT) + _dot(A, v, ACC, DOT)
         S = dec * S + _dot(tl.trans(k * cout), v, ACC, DOT)
-        # A step is broken by itself, by an earlier one of its segment, or by the carried state.
+        # A step is reached by itself, by an earlier one of its segment, or by the carried state.
         seen = (o_i[:, None] >= o_i[None, :]) & (seg[:, None] == seg[None, :])
         hit = tl.max((seen & bad[None, :]).to(tl.int32), 1)
-        hit = tl.maximum(hit, tl.where(seg == 0, broken_S, 0))
-        broken_S = tl.max(tl.where(o_i == BT - 1, hit, 0), 0)
+        hit = tl.maximum(hit, tl.where(seg == 0, bad_S, 0))
+        bad_S = tl.max(tl.where(o_i == BT - 1, hit, 0), 0)
         o = tl.where(((hit > 0) | bad_q)[:, None], float("nan"), o)
         _store(p_o, row, o_v, m_t, V, o)
-    S = tl.where(broken_S > 0, float("nan"), S)
+    S = tl.where(bad_S > 0, float("nan"), S)
     _store(p_last, row_s, o_v, o_k < K, V, S)
 
 
@@ -325,7 +325,7 @@ class _Chunk(torch.autograd.Function):
         return o, last
 
     @staticmethod
-    @once_differentiable
+    @by_hand
     def backward(ctx: Any, do: Tensor, dlast: Tensor) -> tuple[Tensor | None, ...]:
         q, k, v, g, reset, state, last = ctx.saved_tensors
         do, dlast = do.contiguous(), dlast.contiguous()

@@ -7,7 +7,7 @@ import triton.language as tl
 from torch import Tensor
 
 from palaestra.kernels._common.runtime import guard
-from palaestra.kernels._common.triton_matrix import constants, grid, scaled, target
+from palaestra.kernels._common.triton_matrix import constants, factor, grid, scaled, target
 
 
 @triton.jit
@@ -31,9 +31,9 @@ def gla_step_kernel(
     b_v = tl.load(v + i_bh * V + o_v, m_v, other=0.0).to(ACC)
     b_S = tl.load(state + p_S, m_S, other=0.0).to(ACC)  # [BK, BV]
     if GATE == 1:
-        b_S *= tl.exp(tl.load(g + i_bh).to(ACC))
+        b_S *= factor(tl.load(g + i_bh).to(ACC))
     if GATE == 2:
-        b_S *= tl.exp(tl.load(g + i_bh * K + o_k, m_k, other=0.0).to(ACC))[:, None]
+        b_S *= factor(tl.load(g + i_bh * K + o_k, m_k, other=0.0).to(ACC))[:, None]
     # Not a product: 0 times a NaN of the old episode would be NaN.
     b_S = tl.where(tl.load(reset + i_bh // H) != 0, 0.0, b_S)
     b_S += b_k[:, None] * b_v[None, :]

@@ -1,5 +1,5 @@
 """Gated recurrent unit; see README.md in this folder."""
 
-from palaestra.kernels.gru.api import gru_scan, gru_step
+from palaestra.kernels.gru.api import chunk_gru, empty_state, recurrent_gru, step_gru
 
-__all__ = ["gru_scan", "gru_step"]
+__all__ = ["chunk_gru", "empty_state", "recurrent_gru", "step_gru"]

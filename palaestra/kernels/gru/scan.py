@@ -9,14 +9,18 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
+
+from palaestra.kernels._common.autograd import by_hand
 
 _BLOCK = 65536
 """Numbers of one gate in a block."""
 
 
 class GRUScan(torch.autograd.Function):
-    """See `palaestra.kernels.gru.api.gru_scan`."""
+    """`apply(x, h_0, reset, w_ih, w_hh, b_ih, b_hh, spoilt)`, time-major.
+
+    As `chunk_gru`; `spoilt [T, B, 1]` are the steps that give no gradient, or None.
+    """
 
     @staticmethod
     def forward(
@@ -28,8 +32,9 @@ class GRUScan(torch.autograd.Function):
         w_hh: Tensor,
         b_ih: Tensor,
         b_hh: Tensor,
+        spoilt: Tensor | None,
     ) -> Tensor:
-        """Return `h_1 .. h_T`."""
+        """Return `h_1 .. h_T`, `[T, B, H]`."""
         T, (B, H) = len(x), h_0.shape
         w_x, b_x = _input_weights(w_ih, b_ih, b_hh)
         w_h, b_n = w_hh.view(3, H, H).transpose(1, 2), b_hh[2 * H :]
@@ -42,23 +47,28 @@ class GRUScan(torch.autograd.Function):
             gates = _project(x[start : start + steps], w_x, b_x)
             _recur(gates, hs[start:], masks[start:], w_h, b_n)
             blocks.append(gates)
-        ctx.save_for_backward(x, h, reset, w_ih, w_hh, *blocks)
+        ctx.save_for_backward(x, h, reset, w_ih, w_hh, spoilt, *blocks)
         return h[1:]
 
     @staticmethod
-    @once_differentiable
+    @by_hand
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         """Return the gradients of all arguments."""
-        x, h, reset, w_ih, w_hh, *blocks = ctx.saved_tensors
+        x, h, reset, w_ih, w_hh, spoilt, *blocks = ctx.saved_tensors
         (T, B, C), H = x.shape, h.shape[-1]
         w_x, w_h = w_ih.view(3, H, C), w_hh.view(3, H, H)
         dw_x, dw_h, db = torch.zeros_like(w_x), torch.zeros_like(w_h), x.new_zeros(4, H)
         dx = x.new_empty(T, B, C) if ctx.needs_input_grad[0] else None
+        if spoilt is not None:
+            x, dy = x.masked_fill(spoilt, 0), dy.masked_fill(spoilt, 0)
         masks, dys = _masks(reset), (x.new_zeros(B, H), *dy.unbind())
         dh, stop = dys[-1], T
         for gates in reversed(blocks):
             start = stop - gates.shape[1]
             h_tm1 = _before(h[start:stop], reset[start:stop], masks[start:stop])
+            if spoilt is not None:
+                h_tm1 = h_tm1.masked_fill(spoilt[start:stop], 0)
+                gates = gates.masked_fill(spoilt[start:stop], 0)
             d = _slopes(gates, h_tm1)
             dh = _recur_back(d, gates[1], dh, dys[start:stop], masks[start:stop], w_h)
             d = d.view(4, -1, H)
@@ -78,6 +88,7 @@ class GRUScan(torch.autograd.Function):
             dw_h.view(3 * H, H),
             torch.cat([db_r, db_z, db_n]),
             torch.cat([db_r, db_z, db_h]),
+            None,
         )
 
 

@@ -8,11 +8,15 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
+
+from palaestra.kernels._common.autograd import by_hand
 
 
 class LSTMScan(torch.autograd.Function):
-    """See `palaestra.kernels.lstm.api.lstm_scan`."""
+    """`apply(x, h_0, c_0, reset, w_ih, w_hh, b_ih, b_hh, spoilt)`, time-major.
+
+    As `chunk_lstm`; `spoilt [T, B, 1]` are the steps that give no gradient, or None.
+    """
 
     @staticmethod
     def forward(
@@ -25,8 +29,9 @@ class LSTMScan(torch.autograd.Function):
         w_hh: Tensor,
         b_ih: Tensor,
         b_hh: Tensor,
+        spoilt: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
-        """Return `h_1 .. h_T` and `c_T`."""
+        """Return `h_1 .. h_T`, `[T, B, H]`, and `c_T`, `[B, H]`."""
         (T, B, C), H = x.shape, h_0.shape[1]
         # tanh(a) = 2 sigmoid(2a) - 1, so that one sigmoid serves all four gates.
         twice = w_ih.new_ones(4 * H, 1)
@@ -46,14 +51,18 @@ class LSTMScan(torch.autograd.Function):
             g.mul_(2).sub_(1)
             c_t = torch.addcmul(i * g, f, c[t], out=c[t + 1])
             h_t = torch.mul(o, torch.tanh(c_t, out=tanh_c[t]), out=y[t])
-        ctx.save_for_backward(x, h, c[:T], reset, w_ih, w_hh, gates, tanh_c)
+        ctx.save_for_backward(x, h, c[:T], reset, w_ih, w_hh, gates, tanh_c, spoilt)
         return y, c[T].clone()
 
     @staticmethod
-    @once_differentiable
+    @by_hand
     def backward(ctx: Any, dy: Tensor, dc: Tensor) -> tuple[Tensor | None, ...]:
         """Return the gradients of all arguments."""
-        x, h_tm1, c_tm1, reset, w_ih, w_hh, gates, tanh_c = ctx.saved_tensors
+        x, h_tm1, c_tm1, reset, w_ih, w_hh, gates, tanh_c, spoilt = ctx.saved_tensors
+        if spoilt is not None:
+            seen = (x, h_tm1, c_tm1, gates, tanh_c, dy)
+            x, h_tm1, c_tm1, gates, tanh_c, dy = (y.masked_fill(spoilt, 0) for y in seen)
+            dc = dc.masked_fill(spoilt[-1], 0)
         (T, B, C), H = x.shape, c_tm1.shape[2]
         i, f, g, o = gates.view(T, B, 4, H).unbind(2)
         # d = slope of (c, c, c, h) in the four gates before their nonlinearities
@@ -75,4 +84,4 @@ class LSTMScan(torch.autograd.Function):
         dx = (d_flat @ w_ih).view(T, B, C) if ctx.needs_input_grad[0] else None
         dw_ih = d_flat.t() @ x.reshape(T * B, C)
         dw_hh = d_flat.t() @ h_tm1.reshape(T * B, H)
-        return dx, dh, dc, None, dw_ih, dw_hh, db, db
+        return dx, dh, dc, None, dw_ih, dw_hh, db, db, None

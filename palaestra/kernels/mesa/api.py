@@ -4,7 +4,8 @@ Arguments of all three forms, with widths K of keys and V of values:
 
     q, k   [B, T, H, K]   queries and keys
     v      [B, T, H, V]   values, of q's type
-    g      [B, T, H]      log decay, at most 0
+    g      [B, T, H]      log decay, at most 0: minus infinity forgets everything, above 0 it
+                          counts as a number that is not finite; not read at resets
     beta   [B, T, H]      weight of a step, not negative
     lamb   [H, K]         ridge, positive: the further from 0, the fewer steps a solve needs
 
@@ -15,19 +16,20 @@ from typing import Literal
 
 from torch import Tensor
 
-from palaestra.kernels._common.resets import resolve_reset
 from palaestra.kernels._common.runtime import Impl, acc_dtype, choose, choose_step, no_autocast
 from palaestra.kernels._common.validate import (
     check_chunk_size,
     check_qkv,
     check_reset,
     check_tensor,
+    is_empty,
 )
 from palaestra.kernels.mesa import reference
-from palaestra.kernels.mesa.broken import Inputs, cleaned
 from palaestra.kernels.mesa.chunk import MesaChunk
+from palaestra.kernels.mesa.nonfinite import Inputs, cleaned
 from palaestra.kernels.mesa.solve import Solver
 from palaestra.kernels.mesa.state import MesaResiduals, MesaState, empty_state
+from palaestra.kernels.resets import resolve_reset
 
 NUM_STEPS = 30
 """Steps of conjugate gradients; the paper's, where its quality no longer rises."""
@@ -66,7 +68,7 @@ def chunk_mesa(
       q: queries.
       k: keys.
       v: values.
-      g: log decay; not read at resets.
+      g: log decay.
       beta: weights.
       lamb: ridge.
       reset: bool or uint8 `[B, T]`, true where an episode begins; None is no reset.
@@ -101,6 +103,8 @@ def chunk_mesa(
         run, fastest = MesaTriton.apply, 32
     else:
         run, fastest = MesaChunk.apply, 16
+    if is_empty(q):
+        return v.clone(), state if output_final_state else None
     with no_autocast(q.device):
         x, state, spoilt = cleaned(*_compute(q, k, v, g, beta), first, state)
         lamb, sums = lamb.to(x[0].dtype), (state.hkk, state.hkv)
@@ -135,6 +139,8 @@ def recurrent_mesa(
     B, T = q.shape[:2]
     first = resolve_reset(reset, cu_seqlens, B, T, q.device)
     state = _state(initial_state, q, v)
+    if is_empty(q):
+        return v.clone(), state if output_final_state else None
     with no_autocast(q.device):
         x = _compute(q, k, v, g, beta)
         o, state = reference.recurrent(*x, lamb.to(x[0].dtype), first, state, how)
@@ -168,6 +174,8 @@ def step_mesa(
     _check(q, k, v, g, beta, lamb, state, "[B, H, K]")
     how = _solver(solver, num_steps, tol, q.shape[-1])
     first = check_reset(reset, q.shape[0], q.device)
+    if is_empty(q):
+        return v.clone(), state
     if impl == "auto" and solver == "cholesky":
         impl = "reference"
     if choose_step(impl, q, k, v, g, beta, lamb, state.hkk, state.hkv) == "triton":

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
+from palaestra.kernels._common.autograd import by_hand
 from palaestra.kernels._common.chunk import Decay, decay, join, split
 from palaestra.kernels._common.runtime import asking_is_free
 from palaestra.kernels.mesa.solve import (
@@ -131,7 +131,7 @@ class MesaChunk(torch.autograd.Function):
         return o[:, :T], hkk_T, hkv_T
 
     @staticmethod
-    @once_differentiable
+    @by_hand
     def backward(ctx: Any, do: Tensor, dhkk: Tensor, dhkv: Tensor) -> tuple[Tensor | None, ...]:
         """Return the gradients of all arguments."""
         k, v, g, beta, lamb, reset, *saved = ctx.saved_tensors

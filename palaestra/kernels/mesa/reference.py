@@ -4,13 +4,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from palaestra.kernels.mesa.solve import (
-    Solver,
-    cholesky,
-    conjugate_gradient,
-)
+from palaestra.kernels._common.matrix import carried
+from palaestra.kernels._common.runtime import no_autocast
+from palaestra.kernels.mesa.solve import Solver, cholesky, conjugate_gradient
 from palaestra.kernels.mesa.state import MesaState
 
 
@@ -46,11 +43,9 @@ def step(
     solver: Solver,
 ) -> tuple[Tensor, MesaState]:
     """Read one step; arguments as `step_mesa`, all given and of the state's type."""
-    first = reset[:, None, None, None]
-    a = g.masked_fill(reset[:, None], 0).exp()[..., None, None]
     bk = (beta.unsqueeze(-1) * k).unsqueeze(-1)  # (B, H, K, 1)
-    hkk = a * state.hkk.masked_fill(first, 0) + bk * k.unsqueeze(-2)
-    hkv = a * state.hkv.masked_fill(first, 0) + bk * v.unsqueeze(-2)
+    hkk, hkv = carried(g, reset, state.hkk, state.hkv)
+    hkk, hkv = torch.addcmul(hkk, bk, k.unsqueeze(-2)), torch.addcmul(hkv, bk, v.unsqueeze(-2))
     x: Tensor = _Solve.apply(hkk + torch.diag_embed(lamb), q, solver)
     return (x.unsqueeze(-2) @ hkv).squeeze(-2), MesaState(hkk, hkv)
 
@@ -66,11 +61,11 @@ class _Solve(torch.autograd.Function):
         return x
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, dx: Tensor) -> tuple[Tensor | None, ...]:
         A, x = ctx.saved_tensors
-        y = _solve(A, dx, ctx.solver)
-        return -y.unsqueeze(-1) * x.unsqueeze(-2), y, None
+        with no_autocast(dx.device):
+            y = _Solve.apply(A, dx, ctx.solver)
+            return -y.unsqueeze(-1) * x.unsqueeze(-2), y, None
 
 
 def _solve(A: Tensor, b: Tensor, solver: Solver) -> Tensor:

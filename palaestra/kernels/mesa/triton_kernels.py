@@ -29,6 +29,17 @@ def store(p_x, b_x, o_rows, m_rows, o_cols, WIDTH: tl.constexpr, stride) -> None
 
 
 @triton.jit
+def decays(
+    p_g, p_reset, o_row, o_step, m_t, ACC: tl.constexpr, CUT: tl.constexpr
+) -> tuple[tl.tensor, tl.tensor]:
+    """Return log decays, and resets: what leaves nothing of the sums acts as one, too."""
+    b_g = tl.load(p_g + o_row, mask=m_t, other=0.0).to(ACC)
+    b_g = tl.where(b_g > 0, float("nan"), b_g)
+    b_r = tl.load(p_reset + o_step, mask=m_t, other=0).to(tl.int32)
+    return b_g, tl.where(b_g < CUT, 1, b_r)
+
+
+@triton.jit
 def remains(b_g, b_r, L: tl.constexpr, ACC: tl.constexpr) -> tuple[tl.tensor, ...]:
     """Return D [L, L], cin [L], cout [L], dec of a chunk, as `_common.chunk.decay`."""
     o_l = tl.arange(0, L)
@@ -100,7 +111,7 @@ def mesa_fwd_kernel(
     p_q, p_k, p_v, p_g, p_beta, p_lamb, p_reset, p_hkk_0, p_hkv_0, p_o, p_x, p_hkk, p_hkv,
     p_residual, T, num_steps, tol,
     H: tl.constexpr, K: tl.constexpr, V: tl.constexpr, L: tl.constexpr, BK: tl.constexpr,
-    BV: tl.constexpr, ACC: tl.constexpr,
+    BV: tl.constexpr, ACC: tl.constexpr, CUT: tl.constexpr,
 ) -> None:
     # fmt: on
     """Outputs, solutions and final sums of one row and head."""
@@ -120,8 +131,7 @@ def mesa_fwd_kernel(
         b_k = load(p_k, o_row, m_t, o_k, K, K, ACC)
         b_v = load(p_v, o_row, m_t, o_v, V, V, ACC)
         b_kb = tl.load(p_beta + o_row, mask=m_t, other=0.0).to(ACC)[:, None] * b_k
-        b_g = tl.load(p_g + o_row, mask=m_t, other=0.0).to(ACC)
-        b_r = tl.load(p_reset + row * T + o_t, mask=m_t, other=0).to(tl.int32)
+        b_g, b_r = decays(p_g, p_reset, o_row, row * T + o_t, m_t, ACC, CUT)
         b_D, b_cin, b_cout, dec = remains(b_g, b_r, L, ACC)
         b_x = solve(b_q, b_kb, b_k, b_hkk, b_lamb, b_D, b_cin, num_steps, tol, BK, ACC)
         b_o = dot(dot(b_x, tl.trans(b_kb), ACC) * b_D, b_v, ACC)
@@ -144,7 +154,7 @@ def mesa_bwd_kernel_solve(
     p_k, p_v, p_g, p_beta, p_lamb, p_reset, p_hkk_0, p_hkv_0, p_x, p_do, p_dhkk, p_dhkv, p_y,
     p_flow, p_dlast, p_dlamb, p_residual, T, num_steps, tol,
     H: tl.constexpr, K: tl.constexpr, V: tl.constexpr, L: tl.constexpr, BK: tl.constexpr,
-    BV: tl.constexpr, ACC: tl.constexpr,
+    BV: tl.constexpr, ACC: tl.constexpr, CUT: tl.constexpr,
 ) -> None:
     # fmt: on
     """In the order of time: y = dq, what each token reads, and the parts that need the sums."""
@@ -165,8 +175,7 @@ def mesa_bwd_kernel_solve(
         b_x = load(p_x, o_row, m_t, o_k, K, K, ACC)
         b_do = load(p_do, o_row, m_t, o_v, V, V, ACC)
         b_kb = tl.load(p_beta + o_row, mask=m_t, other=0.0).to(ACC)[:, None] * b_k
-        b_g = tl.load(p_g + o_row, mask=m_t, other=0.0).to(ACC)
-        b_r = tl.load(p_reset + row * T + o_t, mask=m_t, other=0).to(tl.int32)
+        b_g, b_r = decays(p_g, p_reset, o_row, row * T + o_t, m_t, ACC, CUT)
         b_D, b_cin, b_cout, dec = remains(b_g, b_r, L, ACC)
         b_b = dot(dot(b_do, tl.trans(b_v), ACC) * b_D, b_kb, ACC)
         b_b += dot(b_cin[:, None] * b_do, tl.trans(b_hkv), ACC)
@@ -196,7 +205,7 @@ def mesa_bwd_kernel_back(
     p_k, p_v, p_g, p_beta, p_reset, p_x, p_y, p_do, p_dhkk, p_dhkv, p_flow, p_dlast, p_dk, p_dv,
     p_dg, p_dbeta, p_dhkk_0, p_dhkv_0, T,
     H: tl.constexpr, K: tl.constexpr, V: tl.constexpr, L: tl.constexpr, BK: tl.constexpr,
-    BV: tl.constexpr, ACC: tl.constexpr,
+    BV: tl.constexpr, ACC: tl.constexpr, CUT: tl.constexpr,
 ) -> None:
     # fmt: on
     """Back through time: gradients of k, v, g, beta and of the first sums."""
@@ -218,8 +227,7 @@ def mesa_bwd_kernel_back(
         b_y = load(p_y, o_row, m_t, o_k, K, K, ACC)
         b_do = load(p_do, o_row, m_t, o_v, V, V, ACC)
         b_beta = tl.load(p_beta + o_row, mask=m_t, other=0.0).to(ACC)
-        b_g = tl.load(p_g + o_row, mask=m_t, other=0.0).to(ACC)
-        b_r = tl.load(p_reset + row * T + o_t, mask=m_t, other=0).to(tl.int32)
+        b_g, b_r = decays(p_g, p_reset, o_row, row * T + o_t, m_t, ACC, CUT)
         b_D, b_cin, b_cout, dec = remains(b_g, b_r, L, ACC)
         b_kb = b_beta[:, None] * b_k
         b_kbT, b_write = tl.trans(b_kb), b_cout[:, None] * b_kb

@@ -10,9 +10,6 @@ from palaestra.kernels.mesa.triton import MesaTriton
 CHUNK = 16
 """Steps that the kernel's products in blocks have room for, the fewest there are."""
 
-FORGETS = -1000.0
-"""A log decay whose exponential is 0; minus infinity would be NaN in a difference."""
-
 
 @torch.no_grad()
 def step(
@@ -30,6 +27,6 @@ def step(
     first = reset[:, None, None, None]
     # The kernel multiplies by 0 at a reset, and 0 times a NaN of the old episode would be NaN.
     sums = state.hkk.masked_fill(first, 0), state.hkv.masked_fill(first, 0)
-    x = (y.unsqueeze(1) for y in (q, k, v, g.clamp(min=FORGETS), beta))
+    x = (y.unsqueeze(1) for y in (q, k, v, g, beta))
     o, hkk, hkv = MesaTriton.apply(*x, lamb, reset.unsqueeze(1), *sums, solver, CHUNK, None)
     return o.squeeze(1), MesaState(hkk, hkv)

@@ -3,17 +3,18 @@
 import torch
 from torch import Tensor
 
-from palaestra.kernels._common.resets import resolve_reset
 from palaestra.kernels._common.runtime import Impl, acc_dtype, choose, choose_step, no_autocast
 from palaestra.kernels._common.validate import (
     check_layout,
     check_reset,
     check_tensor,
     describe,
+    is_empty,
     scale_of,
 )
 from palaestra.kernels.rat import reference
 from palaestra.kernels.rat.state import RatState, empty_state
+from palaestra.kernels.resets import resolve_reset
 
 CHUNK_LENGTH = 16
 """Steps of a chunk in the main results of arXiv 2507.04416."""
@@ -72,13 +73,15 @@ def chunk_rat(
     if carried:
         state.k_end, state.v_end = state.k_end.detach(), state.v_end.detach()
     scale = scale_of(scale, q)
+    if is_empty(q):
+        return v.clone(), state if output_final_state else None
     arguments = (q, k, v, g, reset, state, chunk_length, scale, rope_base, carried)
-    if how == "triton":
-        from palaestra.kernels.rat import triton
+    with no_autocast(q.device):
+        if how == "triton":
+            from palaestra.kernels.rat import triton
 
-        o, new = triton.chunk(*arguments)
-    else:
-        with no_autocast(q.device):
+            o, new = triton.chunk(*arguments)
+        else:
             o, new = reference.chunk(*arguments)
     return o, new if output_final_state else None
 
@@ -105,6 +108,8 @@ def recurrent_rat(
     state = _state(q, k, v, g, initial_state, chunk_length, rope_base, capacity)
     state.k_end, state.v_end = state.k_end.detach(), state.v_end.detach()
     scale = scale_of(scale, q)
+    if is_empty(q):
+        return v.clone(), state if output_final_state else None
     with no_autocast(q.device):
         o, new = reference.recurrent(q, k, v, g, reset, state, chunk_length, scale, rope_base)
     return o, new if output_final_state else None
@@ -150,6 +155,8 @@ def step_rat(
     check_layout("q", q, "[B, G, D]")
     reset = check_reset(reset, q.shape[0], q.device)
     _state(q, k, v, g, state, chunk_length, rope_base, None)
+    if is_empty(q):
+        return v.clone(), state
     arguments = (q, k, v, g, reset, state, chunk_length, scale_of(scale, q), rope_base, inplace)
     carried = (state.k_end, state.v_end, state.k_run, state.v_run)
     if choose_step(impl, q, k, v, g, *carried) == "triton":
@@ -183,7 +190,7 @@ def _state(
     if rope_base is not None and D % 2:
         raise ValueError(f"rope_base: pairs need an even width, q's is {D}; None is no rotation.")
     if state is None:
-        C = -(-outer[1] // chunk_length) if capacity is None else capacity
+        C = max(1, -(-outer[1] // chunk_length)) if capacity is None else capacity
         if C < 1:
             raise ValueError(f"capacity: {C} is not at least 1.")
         return empty_state(outer[0], H, C, D, like=q)

@@ -2,7 +2,7 @@
 
 h_t = a_t h_{t-1} + (1 - g_t) x_t              a_t = g_t, or 0 at the first step of a chunk
 backward:  lam_t = dh_t + a_{t+1} lam_{t+1};   dx_t = (1 - g_t) lam_t;   dh_0 = a_1 lam_1
-           dg_t = lam_t ([a chunk goes on] h_{t-1} - x_t)
+           dg_t = lam_t ([a chunk continues] h_{t-1} - x_t)
 
 The window is cut into S blocks of L steps. Any L steps in a row hold the first step of a chunk,
 resets or not, so that the average at the end of a block does not depend on what came before the
@@ -39,14 +39,14 @@ def write_product(out: Tensor, x: Tensor, y: Tensor) -> None:
         torch.mul(x, y, out=out)
 
 
-def is_aligned(goes_on: Tensor, L: int) -> bool:
+def is_aligned(continues: Tensor, L: int) -> bool:
     """Whether each block is known to begin with a chunk, or there is one block alone."""
-    S, length = _blocks(goes_on.shape[1], L)
-    return S == 1 or (asking_is_free(goes_on) and not goes_on[:, ::length].any())
+    S, length = _blocks(continues.shape[1], L)
+    return S == 1 or (asking_is_free(continues) and not continues[:, ::length].any())
 
 
 def average(
-    k: Tensor, v: Tensor, g: Tensor, h_0: Tensor, goes_on: Tensor, L: int, aligned: bool
+    k: Tensor, v: Tensor, g: Tensor, h_0: Tensor, continues: Tensor, L: int, aligned: bool
 ) -> tuple[Tensor, Tensor]:
     """Return running keys beside values `h [2, B, 1 + S * L, H, D]`, and `a [B, S * L, H, D]`.
 
@@ -55,7 +55,7 @@ def average(
       v: values, of k's shape.
       g: how much of the average so far is kept, of k's shape.
       h_0: key beside value before the window, `[2, B, H, D]`.
-      goes_on: `[B, T, 1, 1]`, 0 where a chunk begins, else 1.
+      continues: `[B, T, 1, 1]`, 0 where a chunk begins, else 1.
       L: steps of a chunk.
       aligned: whether each block begins with a chunk, which makes the first pass superfluous.
     """
@@ -64,7 +64,7 @@ def average(
     h_k, h_v = h[:, :, 1 : T + 1]
     write_product(h_k, gain, k)
     write_product(h_v, gain, v)
-    a = g * goes_on
+    a = g * continues
     rest = h.shape[2] - 1 - T
     if rest:
         a = torch.cat([a, a.new_zeros(B, rest, H, D)], 1)
@@ -82,7 +82,7 @@ def average_backward(
     k: Tensor,
     v: Tensor,
     g: Tensor,
-    goes_on: Tensor,
+    continues: Tensor,
     L: int,
     aligned: bool,
     h: Tensor,
@@ -100,7 +100,7 @@ def average_backward(
         lam_t = dh_t.addcmul_(a_t, lam_t)
 
     lam, (before_k, before_v) = dh[:, :, 1 : T + 1], h[:, :, :T]
-    dg = (lam[0] * before_k).addcmul_(lam[1], before_v).mul_(goes_on)
+    dg = (lam[0] * before_k).addcmul_(lam[1], before_v).mul_(continues)
     dg.addcmul_(lam[0], k, value=-1).addcmul_(lam[1], v, value=-1)
     return (1 - g) * lam, dg, a[:, 0] * lam[:, :, 0]
 

@@ -5,13 +5,13 @@ from math import isfinite
 import torch
 from torch import Tensor
 
-from palaestra.kernels._common.rotary import turn, turns
 from palaestra.kernels._common.runtime import acc_dtype, asking_is_free, is_none, may_hold, steps
-from palaestra.kernels.rat.broken import read_broken
-from palaestra.kernels.rat.phase import places
+from palaestra.kernels.rat.nonfinite import read_nonfinite
+from palaestra.kernels.rat.positions import places
 from palaestra.kernels.rat.ring import emptied, put
 from palaestra.kernels.rat.state import RatState
 from palaestra.kernels.rat.window import read, tile
+from palaestra.kernels.rotary import turn, turns
 
 
 def recurrent(
@@ -105,6 +105,6 @@ def chunk(
     if asking_is_free(q):
         o, run, ring = read(*arguments)
     if not asking_is_free(q) or not isfinite(float(o.detach().sum(dtype=acc_dtype(o.dtype)))):
-        o, run, ring = read_broken(*arguments)
+        o, run, ring = read_nonfinite(*arguments)
     (k_end, v_end), (k_run, v_run) = ring, run
     return o, RatState(k_end, v_end, k_run, v_run, at.pos.int())

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from palaestra.kernels._common.runtime import steps
-from palaestra.kernels.rat.phase import sources
+from palaestra.kernels.rat.positions import sources
 
 
 def after(ring: Tensor, ended: Tensor, pos: Tensor, T: int, L: int) -> Tensor:

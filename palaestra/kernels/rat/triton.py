@@ -8,9 +8,9 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from palaestra.kernels._common.runtime import acc_dtype, guard
+from palaestra.kernels._common.autograd import by_hand
+from palaestra.kernels._common.runtime import INTERPRET, acc_dtype, guard
 from palaestra.kernels.rat.ring import after
 from palaestra.kernels.rat.state import RatState
 from palaestra.kernels.rat.triton_attention import (
@@ -106,7 +106,7 @@ class _Rat(torch.autograd.Function):
         return o, keys, values, k_last, v_last, pos
 
     @staticmethod
-    @once_differentiable
+    @by_hand
     def backward(
         ctx: Any, do: Tensor, dkeys_out: Tensor, dvalues_out: Tensor, *d_last: Tensor
     ) -> tuple[Tensor | None, ...]:
@@ -171,7 +171,8 @@ def _blocks(q: Tensor, scale: float, T: int) -> dict[str, Any]:
         "SCALE": scale,
         "BT": min(rows, max(16, triton.next_power_of_2(T))),
         "BM": 16,
-        "DOT": _TYPES[q.dtype],
+        # The interpreter multiplies the bit patterns of bfloat16.
+        "DOT": _TYPES[torch.float32 if INTERPRET and q.dtype == torch.bfloat16 else q.dtype],
         # One stage: a second one would not fit beside wide heads in float32.
         "num_stages": 1,
     }

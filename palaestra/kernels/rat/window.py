@@ -8,13 +8,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from palaestra.kernels._common.rotary import turn, turns
+from palaestra.kernels._common.autograd import by_hand
 from palaestra.kernels._common.runtime import acc_dtype, steps
 from palaestra.kernels.rat.attend import attend, attend_backward
 from palaestra.kernels.rat.average import average, average_backward, buffer, is_aligned
-from palaestra.kernels.rat.phase import Places
+from palaestra.kernels.rat.positions import Places
+from palaestra.kernels.rotary import turn, turns
 
 
 def read(
@@ -70,15 +70,15 @@ class _Window(torch.autograd.Function):
         base: float | None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         (B, T, H, D), G, dtype, acc = v.shape, q.shape[2], q.dtype, acc_dtype(q.dtype)
-        goes_on, chunk, end, hidden, source, _ = places
+        continues, chunk, end, hidden, source, _ = places
         M, N = hidden.shape[1], end.shape[1]
         C = M - N
         ctx.set_materialize_grads(False)
         ctx.types = [x.dtype for x in (q, k, v, g)]
         q_h, k_h = tile(q, H).to(acc), tile(k, H).to(acc)
-        v, g, goes_on = v.to(acc), g.to(acc), goes_on.to(acc)[:, :, None, None]
-        aligned = is_aligned(goes_on, L)
-        h, a = average(k_h, v, g, run, goes_on, L, aligned)
+        v, g, continues = v.to(acc), g.to(acc), continues.to(acc)[:, :, None, None]
+        aligned = is_aligned(continues, L)
+        h, a = average(k_h, v, g, run, continues, L, aligned)
 
         rows = steps(B, q.device).unsqueeze(1)
         end = end.clamp(max=T - 1)
@@ -98,7 +98,7 @@ class _Window(torch.autograd.Function):
         o, P = attend(q_h, q_rot, own, keys, values, hidden, scale)
         ctx.rest = G, C, L, aligned, scale
         ctx.save_for_backward(
-            *(q_h, k_h, v, g, goes_on, h, a, own, q_rot, keys, values, P),
+            *(q_h, k_h, v, g, continues, h, a, own, q_rot, keys, values, P),
             *(rows, end, source),
             *(at or ()),
             *(at_end or ()),
@@ -106,11 +106,11 @@ class _Window(torch.autograd.Function):
         return o.to(dtype), h[:, :, T].clone(), slots.contiguous()
 
     @staticmethod
-    @once_differentiable
+    @by_hand
     def backward(
         ctx: Any, do: Tensor | None, drun: Tensor | None, dring: Tensor | None
     ) -> tuple[Tensor | None, ...]:
-        q, k, v, g, goes_on, h, a, own, q_rot, keys, values, P, *rest = ctx.saved_tensors
+        q, k, v, g, continues, h, a, own, q_rot, keys, values, P, *rest = ctx.saved_tensors
         rows, end, source, *factors = rest
         at, at_end = (factors[:2], factors[2:]) if factors else (None, None)
         (G, C, L, aligned, scale), (B, T, H, D) = ctx.rest, v.shape
@@ -131,7 +131,7 @@ class _Window(torch.autograd.Function):
         _put(lam, rows, end + 1, d_ended)
         if drun is not None:
             lam[:, :, T] += drun
-        dx, dg, drun = average_backward(lam, k, v, g, goes_on, L, aligned, h, a)
+        dx, dg, drun = average_backward(lam, k, v, g, continues, L, aligned, h, a)
         found = dq, _summed(dx[0], 2, G), dx[1], dg
         grads = [x.to(dtype) for x, dtype in zip(found, ctx.types, strict=True)]
         return *grads, drun, None, None, None, None, None

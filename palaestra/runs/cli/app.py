@@ -112,11 +112,11 @@ def train(
     ] = None,
     resume: Annotated[
         str,
-        typer.Option(help="Where the run exists: never (refuse), auto (go on) or must (go on)."),
+        typer.Option(help="Where the run exists: never (refuse), auto (resume) or must (resume)."),
     ] = "never",
     override_config: Annotated[
         bool,
-        typer.Option("--override-config", help="Go on although the configuration has changed."),
+        typer.Option("--override-config", help="Resume although the configuration has changed."),
     ] = False,
     workers: Annotated[
         int | None, typer.Option(help="Rollout workers in Ray; 0 collects in this process.")
@@ -170,15 +170,31 @@ def resume(
     override: Annotated[
         list[str] | None,
         typer.Option(
-            "-o", "--override", help="Go on with another value, as total_steps=2e6; repeatable."
+            "-o", "--override", help="Resume with another value, as total_steps=2e6; repeatable."
         ),
+    ] = None,
+    override_config: Annotated[
+        bool,
+        typer.Option("--override-config", help="Continue with a config.yaml that was changed."),
+    ] = False,
+    allow_plugin: Annotated[
+        list[str] | None,
+        typer.Option(help="Module that a run from elsewhere may import; repeatable."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Go on with a run that was stopped or killed, exactly where its last checkpoint was made."""
+    """Resume a run that was stopped or killed, exactly where its last checkpoint was made."""
     from palaestra.runs.cli.verbs import resume_run
 
-    raise typer.Exit(resume_run(run, override or (), as_json))
+    raise typer.Exit(
+        resume_run(
+            run,
+            override or (),
+            as_json,
+            override_config=override_config,
+            plugins=allow_plugin or (),
+        )
+    )
 
 
 @app.command()
@@ -187,7 +203,7 @@ def evaluate(
         str,
         typer.Argument(
             metavar="AGENT|RUN|FOLDER",
-            help="A reference agent, a run by id or path, or an exported folder.",
+            help="A baseline, a run by id or path, or an exported folder.",
         ),
     ],
     suite: Annotated[
@@ -202,7 +218,7 @@ def evaluate(
         list[str] | None, typer.Option(help="Only this task of the suite; repeatable.")
     ] = None,
     mode: Annotated[
-        str | None, typer.Option(help="sample or greedy (default: runs greedy, rules sample).")
+        str | None, typer.Option(help="sample or greedy (default: runs greedy, baselines sample).")
     ] = None,
     checkpoint: Annotated[
         str | None,
@@ -210,11 +226,11 @@ def evaluate(
     ] = None,
     allow_plugin: Annotated[
         list[str] | None,
-        typer.Option(help="Installed module that an exported folder may import; repeatable."),
+        typer.Option(help="Module that an export or a run from elsewhere may import; repeatable."),
     ] = None,
     override: Annotated[
         list[str] | None,
-        typer.Option("-o", "--override", help="Option of a reference agent, as bonus=alpha."),
+        typer.Option("-o", "--override", help="Option of a baseline, as bonus=alpha."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -243,9 +259,9 @@ def report(
 ) -> None:
     """Write one self-contained HTML page about one or more runs, and pictures beside it."""
     from palaestra.runs.report import write_report
-    from palaestra.runs.store.folder import RunFolder
+    from palaestra.runs.store.record import RunRecord
 
-    page = write_report([RunFolder.open(run).path for run in runs], out)
+    page = write_report([RunRecord.open(run).run() for run in runs], out)
     print(json.dumps({"report": str(page)}) if as_json else page)
 
 

@@ -19,6 +19,10 @@ def export(
     force: Annotated[
         bool, typer.Option("--force", help="Replace an export that is already there.")
     ] = False,
+    allow_plugin: Annotated[
+        list[str] | None,
+        typer.Option(help="Module that a run from elsewhere may import; repeatable."),
+    ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object and nothing else.")
     ] = False,
@@ -26,4 +30,12 @@ def export(
     """Write a folder to give away: weights, configuration, results, a card, a replay."""
     from palaestra.runs.export.write import export_named
 
-    export_named(run, out, checkpoint=checkpoint, episodes=episodes, force=force, as_json=as_json)
+    export_named(
+        run,
+        out,
+        checkpoint=checkpoint,
+        episodes=episodes,
+        force=force,
+        allow_plugins=allow_plugin or (),
+        as_json=as_json,
+    )

@@ -86,7 +86,7 @@ def status(
 def logs(
     name: Name,
     follow: Annotated[
-        bool, typer.Option("-f", "--follow", help="Go on printing until the run ends.")
+        bool, typer.Option("-f", "--follow", help="Continue printing until the run ends.")
     ] = False,
     address: Address = _ADDRESS,
     storage: Storage = None,

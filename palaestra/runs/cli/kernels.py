@@ -26,7 +26,7 @@ def check(
 ) -> None:
     """Show what runs here and test it against the loop over tokens; exit code 1 if a test fails."""
     from palaestra.errors import UserError, did_you_mean
-    from palaestra.kernels import check as checks
+    from palaestra.kernels.verify import check as checks
 
     for name in op or []:
         if name not in checks.OPERATORS:

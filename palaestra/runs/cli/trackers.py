@@ -19,17 +19,16 @@ def track(
     ] = False,
 ) -> None:
     """Show runs in TensorBoard, MLflow or W&B, in place of what these have of them."""
-    from palaestra.runs.store.folder import RunFolder
+    from palaestra.runs.store.record import RunRecord
     from palaestra.runs.trackers import replay, require_trackers
 
     names = require_trackers(to)
-    folders = [RunFolder.open(run) for run in runs]
-    for folder in folders:
-        replay(folder, names)
-        print(f"run {folder.manifest['run_id']}: {', '.join(names)}", file=sys.stderr)
+    records = [RunRecord.open(run) for run in runs]
+    for record in records:
+        replay(record, names)
+        print(f"run {record.id}: {', '.join(names)}", file=sys.stderr)
     if as_json:
-        run_ids = [folder.manifest["run_id"] for folder in folders]
-        print(json.dumps({"runs": run_ids, "trackers": names}))
+        print(json.dumps({"runs": [record.id for record in records], "trackers": names}))
 
 
 def ui(
@@ -52,7 +51,7 @@ def ui(
     if sync:
         page.sync(RUNS, lambda message: print(message, file=sys.stderr, flush=True))
     else:
-        page.find_folders(RUNS)
+        page.find_runs_in(RUNS)
     try:
         with page.server(RUNS, port) as child:
             print(f"http://{page.HOST}:{port}", flush=True)

@@ -13,20 +13,22 @@ from palaestra.registry import registry
 from palaestra.runs.config import (
     EvaluationConfig,
     RunConfig,
+    config_difference,
     default_run_id,
     dump_yaml,
     load_config,
     parse_yaml,
 )
-from palaestra.runs.evaluation.actors import ReferenceActors, RunActors, label
+from palaestra.runs.evaluation.actors import BaselineActors, RunActors
 from palaestra.runs.evaluation.evaluate import Factory
-from palaestra.runs.evaluation.run import evaluate_run, evaluate_with_progress
+from palaestra.runs.evaluation.run import evaluate_run, evaluate_with_progress, store
 from palaestra.runs.evaluation.table import print_comparison
 from palaestra.runs.progress import say
 from palaestra.runs.rollouts.build import build_agent, environment_spaces
 from palaestra.runs.store.folder import RUNS, RunFolder
 from palaestra.runs.store.lock import RunLock
-from palaestra.runs.training.train import Resume, build_loop, is_finished, train
+from palaestra.runs.store.record import RunRecord
+from palaestra.runs.training.train import Resume, build_loop, train
 
 
 def dry_run(config: RunConfig, run_id: str | None, as_json: bool) -> None:
@@ -61,9 +63,34 @@ def check_resume(given: str) -> Resume:
     return cast(Resume, given)
 
 
-def resume_run(run: str, overrides: Sequence[str], as_json: bool) -> int:
-    """Go on with a run, with other values where they are given; return the exit code."""
-    folder = RunFolder.open(run)
+def resume_run(
+    run: str,
+    overrides: Sequence[str],
+    as_json: bool,
+    *,
+    override_config: bool = False,
+    plugins: Sequence[str] = (),
+) -> int:
+    """Resume a run, with other values where they are given; return the exit code.
+
+    Args:
+      run: its id or path.
+      overrides: "key=value" strings.
+      as_json: print one JSON object.
+      override_config: take a config.yaml that was changed since the run was trained.
+      plugins: modules that the run may import although it was not made here.
+
+    Raises:
+      UserError: config.yaml was changed, or it imports what is not allowed.
+    """
+    folder = RunFolder.open(run, allow_plugins=plugins)
+    edited = config_difference(folder.trained_config(), folder.config())
+    if edited and not override_config:
+        raise UserError(
+            f"{folder.path / 'config.yaml'} was changed since the run was trained:\n  "
+            + "\n  ".join(edited)
+            + "\nChange it back, or continue with the new values by --override-config."
+        )
     config = load_config(str(folder.path / "config.yaml"), overrides)
     return train_and_report(
         config,
@@ -71,7 +98,7 @@ def resume_run(run: str, overrides: Sequence[str], as_json: bool) -> int:
         as_json,
         root=folder.path.parent,
         resume="must",
-        override_config=bool(overrides),
+        override_config=override_config or bool(overrides),
     )
 
 
@@ -85,7 +112,7 @@ def train_and_report(
     override_config: bool = False,
 ) -> int:
     """Train, evaluate and report as the configuration asks; return the exit code."""
-    done = _finished(config, run_id or default_run_id(config), root, resume)
+    done = _is_trained(config, run_id or default_run_id(config), root, resume)
     folder = train(
         config,
         run_id,
@@ -94,50 +121,51 @@ def train_and_report(
         override_config=override_config,
         begun=_introduce,
     )
-    run_id, status = folder.manifest["run_id"], folder.manifest["status"]
-    result = {"run_id": run_id, "status": status, "path": str(folder.path)}
+    record = RunRecord(folder.path)
+    status = folder.manifest["status"]
+    result = {"run_id": record.id, "status": status, "path": str(folder.path)}
     if status == "stopped":
         say(
-            f"stopped at {folder.manifest['agent_steps']:,} agent steps; the checkpoint is saved. "
-            f"Go on with: palaestra resume {run_id}"
+            f"stopped at {record.steps:,} agent steps; the checkpoint is saved. "
+            f"Resume with: palaestra resume {record.id}"
         )
-    elif done and (config.evaluation is None or _is_evaluated(folder, config.evaluation)):
-        say(f"run {run_id} has succeeded before; there is nothing left to do")
+    elif done and record.is_complete(config):
+        say(f"run {record.id} has succeeded before; there is nothing left to do")
     elif config.evaluation is not None:
-        with RunLock(folder.path):
-            print_comparison(evaluate_run(folder, config.evaluation), Console(stderr=as_json))
-        from palaestra.runs.report import write_report
-
-        result["report"] = str(write_report([folder.path]))
-        if config.trackers:
-            from palaestra.runs.trackers import replay
-
-            replay(folder, config.trackers)  # which now also tells of the evaluation
+        result["report"] = str(_evaluate_and_report(folder, config, Console(stderr=as_json)))
         say(f"report: {result['report']}")
     if as_json:
         print(json.dumps(result))
     return 0 if status == "succeeded" else 130
 
 
-def _finished(config: RunConfig, run_id: str, root: Path, resume: Resume) -> bool:
-    """Whether the run to go on with has no training left."""
+def _is_trained(config: RunConfig, run_id: str, root: Path, resume: Resume) -> bool:
+    """Whether the run to resume has no training left."""
     if resume == "never" or not RunFolder.exists(run_id, root):
         return False
-    return is_finished(RunFolder.open(root / run_id), config)
+    return RunRecord.open(root / run_id).is_trained(config)
 
 
-def _is_evaluated(folder: RunFolder, wanted: EvaluationConfig) -> bool:
-    """Whether the evaluation at the end of the run, and its report, are there."""
-    target = folder.path / "eval" / f"{wanted.suite}-{folder.manifest['agent_steps']}"
-    names = [label(folder.config()), *wanted.baselines]
-    files = [*(target / name / "summary.json" for name in names), folder.path / "report.html"]
-    return all(file.is_file() for file in files)
+def _evaluate_and_report(folder: RunFolder, config: RunConfig, console: Console) -> Path:
+    """Evaluate where that is not done, then write the report and return its page."""
+    from palaestra.runs.report import write_report
+    from palaestra.runs.trackers import replay
+
+    record, wanted = RunRecord(folder.path), config.evaluation
+    assert wanted is not None
+    if not record.is_evaluated(wanted):
+        with RunLock(folder.path):
+            print_comparison(evaluate_run(folder, wanted), console)
+    page = write_report([record.run()])
+    if config.trackers:
+        replay(record, config.trackers)  # which now also tells of the evaluation
+    return page
 
 
 def _introduce(folder: RunFolder, config: RunConfig, step: int) -> None:
     say(f"run {folder.manifest['run_id']}: {config.description or config.experiment}")
     if folder.manifest["attempts"]:
-        say(f"  going on from step {step:,}" if step else "  no checkpoint yet: from the beginning")
+        say(f"  resuming at step {step:,}" if step else "  no checkpoint yet: from the beginning")
     say(f"  {config.total_steps:,} agent steps of {config.env.id}; folder {folder.path}")
 
 
@@ -154,7 +182,7 @@ def evaluate_named(
     overrides: Sequence[str],
     as_json: bool,
 ) -> None:
-    """Evaluate a reference agent, a run or an export; print one table or one JSON object.
+    """Evaluate a baseline, a run or an export; print one table or one JSON object.
 
     Raises:
       UserError: a name that is neither, an unknown suite or task, or a mode that is none.
@@ -162,10 +190,10 @@ def evaluate_named(
     if mode not in (None, "sample", "greedy"):
         raise UserError(f"--mode: {mode!r} is not accepted: sample or greedy.")
     trained = None if agent in registry.entries("agent") else _trained(agent, checkpoint, plugins)
-    if checkpoint is not None and not (trained and trained.folder):
+    if checkpoint is not None and not (trained and trained.record):
         raise UserError("--checkpoint: only runs have checkpoints.")
     if trained and overrides:
-        raise UserError("-o: options belong to reference agents; a trained one keeps its own.")
+        raise UserError("-o: options belong to baselines; a trained agent keeps its own.")
     config = trained.config if trained else None
     own = config.evaluation if config else None
     name = suite or (own.suite if own else None)
@@ -173,13 +201,9 @@ def evaluate_named(
         raise UserError(f"--suite is needed; {did_you_mean('', registry.entries('suite'))}")
     if own is None or own.suite != name:
         own = EvaluationConfig(suite=name)
-    factory: Factory = trained or ReferenceActors(agent, _options(overrides))
-    title = label(config) if config else ",".join([agent, *overrides])
-    place = Path("evaluations") / name
-    if trained and trained.folder:
-        place = trained.folder / "eval" / f"{name}-{trained.step}"
+    factory: Factory = trained or BaselineActors(agent, _options(overrides))
     evaluation = evaluate_with_progress(
-        title,
+        trained.agent if trained else ",".join([agent, *overrides]),
         factory,
         name,
         seeds=seeds or own.seeds,
@@ -188,12 +212,12 @@ def evaluate_named(
         tasks=tasks or own.tasks,
         wrappers=config.env.wrappers if config else None,
     )
-    evaluation.save(place / title)
+    place = store(evaluation, trained)
     if as_json:
         print(json.dumps(evaluation.to_json()))
     else:
         print_comparison([evaluation])
-        say(f"every episode: {place / title / 'episodes.jsonl'}")
+        say(f"every episode: {place / 'episodes.jsonl'}")
 
 
 def _trained(name: str, checkpoint: str | None, plugins: Sequence[str]) -> "RunActors":
@@ -204,23 +228,27 @@ def _trained(name: str, checkpoint: str | None, plugins: Sequence[str]) -> "RunA
         from palaestra.runs.export.read import ExportedActors
 
         return ExportedActors(Path(name), plugins)
-    if plugins:
-        raise UserError("--allow-plugin: only exported folders need it.")
-    return RunActors(open_run(name), checkpoint)
+    return RunActors(open_run(name, plugins), checkpoint)
 
 
-def open_run(name: str) -> RunFolder:
+def open_run(name: str, plugins: Sequence[str] = ()) -> RunFolder:
     """Return a run by id or path; a name that is nothing lists near agents and runs.
+
+    Args:
+      name: of the run, or its path.
+      plugins: modules that the run may import although it was not made here.
 
     Raises:
       UserError: neither an agent nor a run.
     """
     try:
-        return RunFolder.open(name)
-    except UserError:
-        known = [*registry.entries("agent"), *(p.parent.name for p in RUNS.glob("*/manifest.json"))]
+        return RunFolder.open(name, allow_plugins=plugins)
+    except UserError as error:
+        if (RUNS / name / "manifest.json").is_file() or (Path(name) / "manifest.json").is_file():
+            raise error  # it is one, and something is wrong with it
+        known = [*registry.entries("agent"), *RunRecord.names()]
         raise UserError(
-            f"{name!r} is neither a reference agent nor a run: {did_you_mean(name, known)}"
+            f"{name!r} is neither a baseline nor a run: {did_you_mean(name, known)}"
         ) from None
 
 

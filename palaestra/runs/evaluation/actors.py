@@ -1,6 +1,5 @@
-"""Actors to evaluate: of reference agents, and of runs with the weights of a checkpoint."""
+"""Actors to evaluate: of baselines, and of runs with the weights of a checkpoint."""
 
-from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -10,20 +9,15 @@ from palaestra.agents.base import Actor, Agent
 from palaestra.agents.base import make as make_agent
 from palaestra.errors import UserError
 from palaestra.registry import registry
-from palaestra.runs.config import RunConfig, import_plugins
+from palaestra.runs.config import import_plugins
 from palaestra.runs.rollouts.build import build_agent, environment_spaces
 from palaestra.runs.store.checkpoints import Checkpoints
 from palaestra.runs.store.folder import RunFolder
+from palaestra.runs.store.record import RunRecord
 
 
-def label(config: RunConfig) -> str:
-    """Return the name of a trained agent in tables: its rule and its policy."""
-    names = [config.agent["name"], *([config.policy["name"]] if config.policy else [])]
-    return "-".join(names).replace("/", "-")
-
-
-class ReferenceActors:
-    """Makes actors of a reference agent for whatever spaces a task has.
+class BaselineActors:
+    """Makes actors of a baseline for whatever spaces a task has.
 
     Raises:
       UserError: the name is an agent that has to be trained first.
@@ -45,21 +39,27 @@ class ReferenceActors:
 
 
 class RunActors:
-    """Makes actors with the weights of a run's checkpoint; `step` tells when it was made.
+    """Makes actors with the weights of a run's checkpoint.
 
     Args:
       folder: the run.
       checkpoint: name of the checkpoint, or "best"; None means the last one.
 
+    Attributes:
+      agent: what the trained agent is called in tables.
+      config: of the run.
+      step: agent steps at which the checkpoint was made.
+
     Raises:
       UserError: no such checkpoint, or it is broken; those that are whole are named.
     """
 
-    folder: Path | None = None
-    """The run's folder."""
+    record: RunRecord | None = None
+    """The run that the actors are of; None where there is an export alone."""
 
     def __init__(self, folder: RunFolder, checkpoint: str | None = None) -> None:
-        self.folder = folder.path
+        self.record = RunRecord(folder.path)
+        self.agent = self.record.agent
         self.config = folder.config()
         import_plugins(self.config.plugins)
         self.spaces = environment_spaces(self.config)

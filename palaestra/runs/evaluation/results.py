@@ -5,37 +5,30 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from palaestra.envs.suites import Task
-from palaestra.metrics.statistics import Interval
+from palaestra.runs.report.estimate import Estimate
+from palaestra.runs.report.plain import finite
+from palaestra.runs.store.files import write_folder
 
 SCHEMA = 1
 """Version of the layout of `summary.json`."""
 
 
 @dataclass(frozen=True)
-class Estimate:
-    """A mean and an IQM with their intervals."""
+class Estimates:
+    """Mean and IQM of one metric over the evaluation seeds."""
 
-    mean: float
-    mean_interval: Interval
-    iqm: float
-    iqm_interval: Interval
+    mean: Estimate
+    iqm: Estimate
     by_seed: tuple[float, ...] = ()
     """The mean of each seed's episodes, the numbers that were resampled (unless there is one)."""
 
     def to_json(self) -> dict[str, Any]:
         """Return plain data."""
-        return {
-            "mean": self.mean,
-            "mean_low": self.mean_interval.low,
-            "mean_high": self.mean_interval.high,
-            "iqm": self.iqm,
-            "iqm_low": self.iqm_interval.low,
-            "iqm_high": self.iqm_interval.high,
-            "by_seed": list(self.by_seed),
-        }
+        data: dict[str, Any] = {}
+        for name, found in (("mean", self.mean), ("iqm", self.iqm)):
+            data |= {name: found.value, f"{name}_low": found.low, f"{name}_high": found.high}
+        return data | {"by_seed": list(self.by_seed)}
 
 
 @dataclass(frozen=True)
@@ -45,8 +38,8 @@ class TaskResult:
     task: Task
     episodes: int
     """Episodes for each seed."""
-    score: Estimate
-    metrics: dict[str, Estimate]
+    score: Estimates
+    metrics: dict[str, Estimates]
     rows: list[dict[str, Any]]
     """One for each episode: task, seed, episode, return, length, metrics."""
     strip: list[dict[str, Any]]
@@ -87,7 +80,7 @@ class Evaluation:
     tasks: list[TaskResult]
     units: dict[str, dict[str, str]]
     """Unit and meaning of each metric."""
-    aggregate: dict[str, tuple[float, Interval]]
+    aggregate: dict[str, Estimate]
     """Scores over all tasks: iqm, mean, median and optimality_gap with intervals."""
     not_applicable: dict[str, str] = field(default_factory=dict)
     """Task id -> why the agent could not play it."""
@@ -127,30 +120,28 @@ class Evaluation:
             },
             "warnings": list(self.warnings),
             "aggregate": {
-                name: {"value": value, "low": interval.low, "high": interval.high}
-                for name, (value, interval) in self.aggregate.items()
+                name: {"value": found.value, "low": found.low, "high": found.high}
+                for name, found in self.aggregate.items()
             },
             "metrics": self.units,
             "tasks": [result.to_json() for result in self.tasks],
             "not_applicable": self.not_applicable,
         }
-        return _finite(data)
+        return finite(data)
 
-    def save(self, folder: Path) -> None:
-        """Write `episodes.jsonl` (every episode) and `summary.json` into `folder`."""
-        folder.mkdir(parents=True, exist_ok=True)
-        lines = [json.dumps(row) for row in self.rows]
-        (folder / "episodes.jsonl").write_text("".join(f"{line}\n" for line in lines), "utf-8")
-        text = json.dumps(self.to_json(), indent=1, ensure_ascii=False)
-        (folder / "summary.json").write_text(f"{text}\n", "utf-8")
+    def save(
+        self, folder: Path, *, agent_steps: int | None = None, config_hash: str | None = None
+    ) -> None:
+        """Write `episodes.jsonl` (every episode) and `summary.json` into `folder`, both or none.
 
-
-def _finite(data: Any) -> Any:
-    """Return `data` with null in place of nan and infinities, which JSON does not know."""
-    if isinstance(data, dict):
-        return {key: _finite(value) for key, value in data.items()}
-    if isinstance(data, list | tuple):
-        return [_finite(value) for value in data]
-    if isinstance(data, np.generic):
-        data = data.item()
-    return None if isinstance(data, float) and not np.isfinite(data) else data
+        Args:
+          folder: what is in it is replaced.
+          agent_steps: steps that the agent was trained for.
+          config_hash: of the run that trained it.
+        """
+        trained = {"agent_steps": agent_steps, "config_hash": config_hash}
+        text = json.dumps(self.to_json() | trained, indent=1, ensure_ascii=False)
+        lines = "".join(f"{json.dumps(row)}\n" for row in self.rows)
+        write_folder(
+            {"episodes.jsonl": lines.encode(), "summary.json": f"{text}\n".encode()}, folder
+        )

@@ -1,28 +1,28 @@
-"""Evaluating a trained run, and reference agents beside it."""
+"""Evaluating a trained run, and baselines beside it."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from palaestra.agents.base import Mode
 from palaestra.envs.wrappers.build import Wrappers
 from palaestra.registry import registry
 from palaestra.runs.config import EvaluationConfig
-from palaestra.runs.evaluation.actors import ReferenceActors, RunActors, label
+from palaestra.runs.evaluation.actors import BaselineActors, RunActors
 from palaestra.runs.evaluation.evaluate import Factory, evaluate
 from palaestra.runs.evaluation.results import Evaluation
 from palaestra.runs.progress import ProgressDisplay
 from palaestra.runs.store.folder import RunFolder
+from palaestra.runs.store.record import safe
 
 
 def evaluate_run(folder: RunFolder, wanted: EvaluationConfig) -> list[Evaluation]:
-    """Evaluate a run and the reference agents beside it, and store what was found.
+    """Evaluate a run and the baselines beside it, and store what was found.
 
     Every agent plays the same instances with the same rewards.
     """
-    config = folder.config()
     actors = RunActors(folder)
-    target = folder.path / "eval" / f"{wanted.suite}-{actors.step}"
-    agents: list[tuple[str, Factory, Mode]] = [(label(config), actors, wanted.mode)]
-    agents += [(name, ReferenceActors(name), "sample") for name in wanted.baselines]
+    agents: list[tuple[str, Factory, Mode]] = [(actors.agent, actors, wanted.mode)]
+    agents += [(name, BaselineActors(name), "sample") for name in wanted.baselines]
     found = []
     for name, factory, mode in agents:
         evaluation = evaluate_with_progress(
@@ -33,11 +33,31 @@ def evaluate_run(folder: RunFolder, wanted: EvaluationConfig) -> list[Evaluation
             episodes=wanted.episodes,
             mode=mode,
             tasks=wanted.tasks,
-            wrappers=config.env.wrappers if isinstance(factory, RunActors) else None,
+            wrappers=actors.config.env.wrappers if factory is actors else None,
         )
-        evaluation.save(target / name)
+        store(evaluation, actors)
         found.append(evaluation)
     return found
+
+
+def store(evaluation: Evaluation, actors: RunActors | None) -> Path:
+    """Store an evaluation beside the run whose agent played, or as whose baseline an agent played.
+
+    Exports and baselines alone have no run: theirs go to the folder `evaluations`.
+
+    Returns:
+      The folder, whose former content is replaced.
+    """
+    record = actors.record if actors else None
+    if actors is None or record is None:
+        folder = Path("evaluations") / safe(evaluation.suite) / safe(evaluation.agent)
+        evaluation.save(folder, agent_steps=actors.step if actors else None)
+        return folder
+    folder = record.evaluation_folder(evaluation.suite, actors.step, evaluation.agent)
+    own = evaluation.agent == actors.agent
+    facts = {"agent_steps": actors.step, "config_hash": record.manifest["config_hash"]}
+    evaluation.save(folder, **(facts if own else {}))
+    return folder
 
 
 def evaluate_with_progress(

@@ -9,9 +9,9 @@ import numpy as np
 from palaestra.envs.suites import Task
 from palaestra.experience.episodes import EpisodeMetric, Episodes
 from palaestra.metrics import statistics
-from palaestra.metrics.statistics import Interval
 from palaestra.registry import registry
-from palaestra.runs.evaluation.results import Estimate, TaskResult
+from palaestra.runs.evaluation.results import Estimates, TaskResult
+from palaestra.runs.report.estimate import Estimate
 from palaestra.seeding import Role, generator
 
 LEVEL = 0.95
@@ -85,7 +85,7 @@ def estimate(
     weights: Sequence[np.ndarray],
     rng: np.random.Generator,
     repetitions: int,
-) -> Estimate:
+) -> Estimates:
     """Return mean and IQM over seeds; over the episodes where there is one seed."""
     means = np.array([_weighted_mean(v, w) for v, w in zip(values, weights, strict=True)])
     units = means[np.isfinite(means)]
@@ -93,18 +93,23 @@ def estimate(
         units = _episode_units(values[0], weights[0], means[0])
     units = units[:, None]
     if not len(units):
-        nowhere = Interval(np.nan, np.nan, LEVEL, repetitions)
-        return Estimate(np.nan, nowhere, np.nan, nowhere, tuple(means.tolist()))
-    mean_interval, iqm_interval = statistics.bootstrap_intervals(
-        units, rng, [statistics.mean, statistics.iqm], repetitions, LEVEL
-    )
-    return Estimate(
-        float(statistics.mean(units)),
-        mean_interval,
-        float(statistics.iqm(units)),
-        iqm_interval,
-        tuple(means.tolist()),
-    )
+        nowhere = Estimate(np.nan)
+        return Estimates(nowhere, nowhere, tuple(means.tolist()))
+    mean, iqm = _with_intervals(units, rng, [statistics.mean, statistics.iqm], repetitions)
+    return Estimates(mean, iqm, tuple(means.tolist()))
+
+
+def _with_intervals(
+    scores: statistics.Scores,
+    rng: np.random.Generator,
+    functions: Sequence[statistics.Statistic],
+    repetitions: int,
+) -> list[Estimate]:
+    intervals = statistics.bootstrap_intervals(scores, rng, functions, repetitions, LEVEL)
+    return [
+        Estimate(float(function(scores)), interval.low, interval.high)
+        for function, interval in zip(functions, intervals, strict=True)
+    ]
 
 
 def _weighted_mean(values: np.ndarray, weights: np.ndarray) -> float:
@@ -124,7 +129,7 @@ def _episode_units(values: np.ndarray, weights: np.ndarray, mean: float) -> np.n
 
 def aggregate(
     found: Sequence[TaskResult], seeds: Sequence[int], repetitions: int
-) -> dict[str, tuple[float, Interval]]:
+) -> dict[str, Estimate]:
     """Return the statistics of the scores over all tasks; runs are seeds, or episodes of one."""
     if len(seeds) > 1:
         scores = [np.array(result.score.by_seed) for result in found]
@@ -133,11 +138,8 @@ def aggregate(
     rng = generator(seeds[0], Role.STATISTICS)
     names = ("iqm", "mean", "median", "optimality_gap")
     functions = [getattr(statistics, name) for name in names]
-    intervals = statistics.bootstrap_intervals(scores, rng, functions, repetitions, LEVEL)
-    return {
-        name: (float(function(scores)), interval)
-        for name, function, interval in zip(names, functions, intervals, strict=True)
-    }
+    estimates = _with_intervals(scores, rng, functions, repetitions)
+    return dict(zip(names, estimates, strict=True))
 
 
 def episode_metrics() -> list[EpisodeMetric]:

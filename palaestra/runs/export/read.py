@@ -31,7 +31,8 @@ class ExportedActors(RunActors):
 
     Attributes:
       manifest: what was exported.
-      config: of the run; its `plugins` are empty, so that nobody imports them by another rule.
+      agent: what the trained agent is called in tables.
+      config: of the run; its `plugins` are empty, so that nobody imports them in another way.
       spaces: observation and action space of training.
       weights: what the actors act with.
       step: agent steps that they were trained for.
@@ -42,7 +43,7 @@ class ExportedActors(RunActors):
 
     def __init__(self, folder: Path, allow_plugins: Sequence[str] = ()) -> None:
         self.manifest, contents = check_files(folder)
-        self.step = self.manifest.agent_steps
+        self.agent, self.step = self.manifest.agent, self.manifest.agent_steps
         raw = _configuration(contents[CONFIG], folder / CONFIG)
         plugins = raw.pop("plugins", None) or []
         if not isinstance(plugins, list) or not all(isinstance(p, str) for p in plugins):

@@ -2,38 +2,32 @@
 
 from typing import Any
 
-from palaestra.runs.config import RunConfig
-from palaestra.runs.report.read import Evaluated, Run
-from palaestra.runs.report.results import is_trained
+from palaestra.runs.report.read import Evaluated
+from palaestra.runs.store.record import RunRecord
 
 SCHEMA_VERSION = 1
 
-_TRAINING = ("agent_steps", "status", "wall_seconds", "device", "torch_threads", "python")
+_TRAINING = (
+    *("agent_steps", "status", "wall_seconds", "device", "torch_threads", "python"),
+    *("packages", "code_version"),
+)
 
 
-def results_of(run: Run, config: RunConfig, agent_steps: int) -> dict[str, Any]:
-    """Return the content of `results.json`.
-
-    Args:
-      run: the run folder, as reports read it.
-      config: its configuration.
-      agent_steps: steps of the exported checkpoint.
-    """
-    training = {key: run.manifest.get(key) for key in _TRAINING}
+def results_of(record: RunRecord, agent_steps: int) -> dict[str, Any]:
+    """Return the content of `results.json`, for an export of the checkpoint at `agent_steps`."""
+    manifest = record.manifest
     return {
         "schema_version": SCHEMA_VERSION,
-        "run_id": run.manifest.get("run_id"),
-        "agent": run.learner,
-        "env_id": config.env.id,
+        "run_id": record.id,
+        "agent": record.agent,
+        "env_id": record.config["env"]["id"],
         "agent_steps": agent_steps,
         "training": {
-            "seed": config.seed,
-            "total_steps": config.total_steps,
-            **training,
-            "packages": run.manifest.get("packages"),
-            "code_version": run.manifest.get("code_version"),
+            "seed": record.config["seed"],
+            "total_steps": record.config["total_steps"],
+            **{key: manifest.get(key) for key in _TRAINING},
         },
-        "evaluations": [_evaluation(item, run) for item in run.evaluated],
+        "evaluations": [_evaluation(item, record) for item in record.evaluations()],
     }
 
 
@@ -43,7 +37,7 @@ def of_checkpoint(results: dict[str, Any]) -> list[dict[str, Any]]:
     return [e for e in results["evaluations"] if e["agent_steps"] == step]
 
 
-def _evaluation(item: Evaluated, run: Run) -> dict[str, Any]:
+def _evaluation(item: Evaluated, record: RunRecord) -> dict[str, Any]:
     """Return a summary without its step-by-step records."""
     tasks = item.summary.get("tasks", [])
     return {
@@ -51,6 +45,6 @@ def _evaluation(item: Evaluated, run: Run) -> dict[str, Any]:
         "suite": item.suite,
         "agent": item.agent,
         "agent_steps": item.step,
-        "trained": is_trained(item, run),
+        "trained": item.agent == record.agent,
         "tasks": [{k: v for k, v in task.items() if k != "strip"} for task in tasks],
     }

@@ -1,10 +1,9 @@
 """Write an export: a folder that holds all that is needed to judge and use a trained agent."""
 
 import json
-import os
 import re
-import shutil
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from typing import Any
 import palaestra
 from palaestra.errors import RunError, UserError
 from palaestra.runs.config import RunConfig, config_hash, dump_yaml
-from palaestra.runs.evaluation.actors import RunActors, label
+from palaestra.runs.evaluation.actors import RunActors
 from palaestra.runs.export.card import card
 from palaestra.runs.export.layout import (
     CARD,
@@ -29,13 +28,14 @@ from palaestra.runs.export.layout import (
     read_manifest,
 )
 from palaestra.runs.export.pictures import pictures
-from palaestra.runs.export.replay import record
+from palaestra.runs.export.replay import record as play
 from palaestra.runs.export.results import results_of
 from palaestra.runs.export.weights import to_safetensors
-from palaestra.runs.report.read import read_run
 from palaestra.runs.store.checkpoints import Checkpoints
+from palaestra.runs.store.files import write_folder
 from palaestra.runs.store.folder import RunFolder
 from palaestra.runs.store.format import checkpoint_name
+from palaestra.runs.store.record import RunRecord
 
 EPISODES = 3
 """Episodes of the replay."""
@@ -80,20 +80,22 @@ def write_export(
             f"{run.path}: this is an export already; the run that it came from is named "
             f"in its {MANIFEST}."
         )
-    config = run.config()
-    name = export_name(config)
+    config, record = run.config(), RunRecord(run.path)
+    name = export_name(record.agent, config.env.id)
     target = (out or run.path / "export" / name).resolve()
     _check_free(target, force)
-    files, notes = _files(run, config, target.name, checkpoint, episodes)
+    files, notes = _files(run, record, config, target.name, checkpoint, episodes)
     manifest = Manifest.model_validate_json(files[MANIFEST])
-    _place(files, target)
+    try:
+        write_folder(files, target)
+    except OSError as error:
+        raise RunError(f"{target}: the export could not be written: {error}") from error
     return Export(target if out is None else out, manifest, notes)
 
 
-def export_name(config: RunConfig) -> str:
-    """Return `<agent>-<policy>-<environment>`, which names a folder anywhere."""
-    env = config.env.id.rpartition("/")[2]
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", f"{label(config)}-{env}")
+def export_name(agent: str, env_id: str) -> str:
+    """Return `<agent>-<environment>`, which names a folder anywhere."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", f"{agent}-{env_id.rpartition('/')[2]}")
 
 
 def _check_free(target: Path, force: bool) -> None:
@@ -111,14 +113,19 @@ def _check_free(target: Path, force: bool) -> None:
 
 
 def _files(
-    run: RunFolder, config: RunConfig, name: str, checkpoint: str | None, episodes: int
+    run: RunFolder,
+    record: RunRecord,
+    config: RunConfig,
+    name: str,
+    checkpoint: str | None,
+    episodes: int,
 ) -> tuple[dict[str, bytes], list[str]]:
     """Return name -> content of every file, and what has to be said about the replay."""
     step = Checkpoints(run.checkpoints).step(checkpoint)
     actors = RunActors(run, checkpoint_name(step))
-    replay = record(config, actors, episodes)
+    replay = play(config, actors, episodes)
     drawn = pictures(replay)
-    results = results_of(read_run(run.path), config, step)
+    results = results_of(record, step)
     files = {
         WEIGHTS: to_safetensors(actors.weights),
         CONFIG: dump_yaml(_without_address(config)).encode(),
@@ -131,8 +138,8 @@ def _files(
         format=FORMAT,
         schema_version=SCHEMA_VERSION,
         palaestra=palaestra.__version__,
-        run_id=run.manifest["run_id"],
-        agent=label(config),
+        run_id=record.id,
+        agent=record.agent,
         env_id=config.env.id,
         checkpoint=checkpoint_name(step),
         agent_steps=step,
@@ -152,25 +159,6 @@ def _json(data: Any) -> bytes:
     return (json.dumps(data, indent=1, ensure_ascii=False) + "\n").encode()
 
 
-def _place(files: dict[str, bytes], target: Path) -> None:
-    """Write the files into a folder beside `target` and move it into place."""
-    temporary = target.with_name(f".tmp-{target.name}-{os.getpid()}")
-    old = target.with_name(f".old-{target.name}-{os.getpid()}")
-    shutil.rmtree(temporary, ignore_errors=True)
-    try:
-        temporary.mkdir(parents=True)
-        for name, content in files.items():
-            (temporary / name).write_bytes(content)
-        if target.exists():
-            target.replace(old)
-        temporary.replace(target)
-    except OSError as error:
-        raise RunError(f"{target}: the export could not be written: {error}") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
-
-
 def export_named(
     run: str,
     out: Path | None,
@@ -178,12 +166,12 @@ def export_named(
     checkpoint: str | None,
     episodes: int,
     force: bool,
+    allow_plugins: Sequence[str] = (),
     as_json: bool,
 ) -> None:
     """Export a run by id or path, and print the folder or one JSON object."""
-    export = write_export(
-        RunFolder.open(run), out, checkpoint=checkpoint, episodes=episodes, force=force
-    )
+    folder = RunFolder.open(run, allow_plugins=allow_plugins)
+    export = write_export(folder, out, checkpoint=checkpoint, episodes=episodes, force=force)
     if as_json:
         facts = export.manifest.model_dump() | {"path": str(export.path), "notes": export.notes}
         print(json.dumps(facts))

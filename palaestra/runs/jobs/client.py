@@ -21,7 +21,7 @@ ADDRESS = "http://127.0.0.1:8265"
 """Where a cluster's dashboard answers unless it was told otherwise."""
 
 ACTIVE = ("PENDING", "RUNNING")
-"""States of a job that goes on; the others are STOPPED, SUCCEEDED and FAILED."""
+"""States of a job that waits or runs; the others are STOPPED, SUCCEEDED and FAILED."""
 
 _ANSWER_S = 5
 _POLL_S = 1.0

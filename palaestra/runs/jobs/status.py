@@ -9,40 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from palaestra.errors import RunError, UserError, did_you_mean
-from palaestra.runs.config import parse_yaml
 from palaestra.runs.jobs.client import Cluster, NoAnswerError, Submission, connect
 from palaestra.runs.jobs.watch import follow
 from palaestra.runs.progress import say
-from palaestra.runs.store.folder import RunFolder
-from palaestra.runs.store.lock import owner_of
+from palaestra.runs.store.record import Progress, RunRecord
 
 _POLL_S = 0.5
-_TAIL_BYTES = 65536
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How far a run is, read from its folder.
-
-    Attributes:
-      status: that of the manifest; "killed" where it says running, but no process writes the run.
-      agent_steps: steps taken, as the last line of metrics says.
-      total_steps: steps to take.
-      rate: agent steps per second at the last line; None before the first.
-      started, ended: times in UTC, as the manifest has them.
-    """
-
-    status: str
-    agent_steps: int
-    total_steps: int
-    rate: float | None
-    started: str | None
-    ended: str | None
-
-    def __str__(self) -> str:
-        rate = f", {self.rate:,.0f}/s" if self.rate is not None else ""
-        share = self.agent_steps / self.total_steps
-        return f"{self.agent_steps:,}/{self.total_steps:,} steps ({share:.0%}){rate}"
 
 
 @dataclass(frozen=True)
@@ -66,41 +38,7 @@ def read_progress(folder: Path) -> Progress | None:
     Raises:
       UserError: the folder's manifest or configuration is none.
     """
-    if not (folder / "manifest.json").is_file():
-        return None
-    manifest = RunFolder.open(folder).manifest
-    path = folder / "config.yaml"
-    config = parse_yaml(path.read_text(encoding="utf-8"), str(path))
-    total_steps = config.get("total_steps") if isinstance(config, dict) else None
-    if not isinstance(total_steps, int) or total_steps < 1:
-        raise UserError(f"{path}: not the configuration of a run.")
-    line = last_line(folder / "metrics.jsonl")
-    return Progress(
-        status=_live_status(folder, manifest["status"]),
-        agent_steps=line.get("agent_steps", manifest.get("agent_steps", 0)),
-        total_steps=total_steps,
-        rate=line.get("time/agent_steps_per_s"),
-        started=manifest.get("started"),
-        ended=manifest.get("ended"),
-    )
-
-
-def _live_status(folder: Path, status: str) -> str:
-    return "killed" if status == "running" and owner_of(folder) is None else status
-
-
-def last_line(path: Path) -> dict[str, Any]:
-    """Return the last whole line of a file of JSON lines; empty without one."""
-    if not path.is_file():
-        return {}
-    with path.open("rb") as file:
-        file.seek(max(0, path.stat().st_size - _TAIL_BYTES))
-        text, newline, _ = file.read().rpartition(b"\n")
-    line = text.rpartition(b"\n")[2]
-    try:
-        return json.loads(line) if newline else {}
-    except ValueError:  # what a power cut left
-        return {}
+    return RunRecord.open(folder).progress if (folder / "manifest.json").is_file() else None
 
 
 def find(name: str, address: str, storage: Path) -> Found:
@@ -125,14 +63,15 @@ def find(name: str, address: str, storage: Path) -> Found:
 
 
 def _find_folder(name: str, storage: Path, reason: str, known: set[str] | None = None) -> Found:
-    runs = {path.parent.name for path in storage.glob("*/manifest.json")}
+    runs = set(RunRecord.names(storage))
     run_id = name if name in runs else name.rpartition("-a")[0]
     if run_id not in runs:
         raise UserError(
             f"unknown run or submission {name!r}: {did_you_mean(name, runs | (known or set()))} "
             f"Looked in {storage.absolute()}; {reason}"
         )
-    say(f"from the run folder {storage / run_id}; {reason}")
+    if name != run_id or RunRecord.open(storage / run_id).submitted:
+        say(f"from the run folder {storage / run_id}; {reason}")
     return Found(run_id, storage / run_id)
 
 
@@ -143,7 +82,8 @@ def _folder(submission: Submission, storage: Path) -> Path:
 def show_jobs(address: str, as_json: bool) -> None:
     """Print a table of all submissions, the latest last."""
     submissions = connect(address).submissions()
-    rows = [_row(s, _progress_or_none(s)) for s in submissions]
+    known = [Found(s.run_id, _folder(s, Path()), None, s) for s in submissions]
+    rows = [_facts(found, _progress_or_none(found)) for found in known]
     if as_json:
         print(json.dumps(rows))
         return
@@ -155,37 +95,32 @@ def show_jobs(address: str, as_json: bool) -> None:
     from rich.table import Table
 
     table = Table("submission", "run", "status", "started", "ended", "progress", box=None)
-    for row, s in zip(rows, submissions, strict=True):
-        times = (_time(s.started), _time(s.ended))
-        cells = (s.id, s.run_id, s.status, *times, row["progress_text"])
-        table.add_row(*(escape(cell) for cell in cells))
+    for row in rows:
+        shown = ("submission_id", "run_id", "status", "started", "ended", "progress_text")
+        table.add_row(*(escape(row[key]) for key in shown))
     Console(width=None if sys.stdout.isatty() else 250).print(table)
 
 
-def _progress_or_none(submission: Submission) -> Progress | None:
+def _progress_or_none(found: Found) -> Progress | None:
     """Return a row's progress; one broken folder does not hide the other rows."""
     try:
-        return read_progress(_folder(submission, Path()))
+        return found.progress
     except (UserError, OSError) as error:
-        say(f"{submission.id}: {error}")
+        say(f"{found.submission.id if found.submission else found.run_id}: {error}")
         return None
 
 
 def show_status(name: str, address: str, storage: Path, as_json: bool) -> None:
     """Print how one run stands."""
     found = find(name, address, storage)
-    facts = _facts(found)
+    facts = _facts(found, found.progress)
     if as_json:
         print(json.dumps(facts))
         return
-    for key in ("run_id", "submission_id", "status", "run_status", "progress_text", "folder"):
-        if facts[key]:
-            print(f"{key.removesuffix('_text'):<14} {facts[key]}")
-    for key in ("started", "ended"):
-        if facts[key]:
-            print(f"{key:<14} {facts[key]}")
-    if facts["message"]:
-        print(f"{'message':<14} {facts['message']}")
+    del facts["progress"]
+    for key, value in facts.items():
+        if value:
+            print(f"{key.removesuffix('_text'):<14} {value}")
 
 
 def show_logs(name: str, address: str, storage: Path, *, follow_run: bool) -> int:
@@ -241,37 +176,26 @@ def _show_log_file(folder: Path, follow_run: bool) -> int:
     return 1 if follow_run and failed else 0
 
 
-def _facts(found: Found) -> dict[str, Any]:
-    progress = found.progress
-    if found.submission is not None:
-        return _row(found.submission, progress) | {"folder": str(found.folder)}
-    assert progress is not None
+def _facts(found: Found, progress: Progress | None) -> dict[str, Any]:
+    """Return what is known of a run; the status is the job's where there is one."""
+    job, run_status = found.submission, progress.status if progress else None
+    times = (_time(job.started), _time(job.ended)) if job else _times(progress)
     return {
         "run_id": found.run_id,
-        "submission_id": None,
-        "status": progress.status,
-        "run_status": None,
-        "started": progress.started,
-        "ended": progress.ended,
-        "message": "",
-        "progress": asdict(progress),
-        "progress_text": str(progress),
+        "submission_id": job.id if job else None,
+        "status": job.status if job else run_status,
+        "run_status": run_status if job else None,
+        "started": times[0],
+        "ended": times[1],
+        "message": job.message if job else "",
+        "progress": asdict(progress) if progress else None,
+        "progress_text": str(progress) if progress else "",
         "folder": str(found.folder),
     }
 
 
-def _row(submission: Submission, progress: Progress | None) -> dict[str, Any]:
-    return {
-        "run_id": submission.run_id,
-        "submission_id": submission.id,
-        "status": submission.status,
-        "run_status": progress.status if progress else None,
-        "started": _time(submission.started),
-        "ended": _time(submission.ended),
-        "message": submission.message,
-        "progress": asdict(progress) if progress else None,
-        "progress_text": str(progress) if progress else "",
-    }
+def _times(progress: Progress | None) -> tuple[str | None, str | None]:
+    return (progress.started, progress.ended) if progress else (None, None)
 
 
 def _time(seconds: float | None) -> str:

@@ -1,7 +1,7 @@
 """Submission: a run becomes a job, and submitting it again attaches to it or resumes it.
 
 A Ray job is one try. Its id is the run's with the number of the attempt, `<run-id>-a<n>`, so that
-whoever submits the same run finds what there is: an attempt that goes on, a run that is complete,
+whoever submits the same run finds what there is: an active attempt, a run that is complete,
 or one that the next attempt resumes from its last checkpoint.
 """
 
@@ -27,6 +27,7 @@ from palaestra.runs.jobs.package import Upload, make_upload
 from palaestra.runs.jobs.watch import follow
 from palaestra.runs.progress import say
 from palaestra.runs.store.folder import RunFolder, check_run_id
+from palaestra.runs.store.record import RunRecord
 
 STOP_WAIT_S = 600
 """Seconds that a job has to save a checkpoint once it is asked to stop."""
@@ -121,7 +122,7 @@ def submit(cluster: Cluster, job: Job) -> Decision:
     """Submit a run where that is needed, and return what was done.
 
     Raises:
-      UserError: an attempt with another configuration goes on.
+      UserError: an attempt with another configuration is active.
       RunError: the cluster does not take the job.
     """
     for _ in range(_TRIES):
@@ -156,11 +157,8 @@ def decide(run_id: str, earlier: Sequence[Submission], complete: bool) -> Decisi
 
 
 def is_complete(config: RunConfig, folder: Path) -> bool:
-    """Whether a run folder, where it can be seen, says that the run is trained and reported."""
-    if not (folder / "manifest.json").is_file():
-        return False
-    trained = RunFolder.open(folder).manifest["status"] == "succeeded"
-    return trained and (config.evaluation is None or (folder / "report.html").is_file())
+    """Whether a run folder, where it can be seen, says that nothing is left to do."""
+    return (folder / "manifest.json").is_file() and RunRecord.open(folder).is_complete(config)
 
 
 def check_same_configuration(config: RunConfig, folder: Path) -> None:
@@ -171,7 +169,9 @@ def check_same_configuration(config: RunConfig, folder: Path) -> None:
     """
     if not (folder / "manifest.json").is_file():
         return
-    differences = config_difference(RunFolder.open(folder).config(), config)
+    differences = config_difference(
+        RunFolder.open(folder, allow_plugins=config.plugins).config(), config
+    )
     if differences:
         raise UserError(
             f"run {folder.name!r} exists in {folder.parent} with another configuration; choose "
@@ -252,8 +252,8 @@ def _check_same_hash(job: Job, running: Submission) -> None:
     here, there = job.metadata["config_hash"], running.metadata.get("config_hash")
     if here != there:
         raise UserError(
-            f"{running.id} goes on with another configuration (hash {there}, here {here}); choose "
-            f"another --run-id, or stop it: palaestra stop {running.id}"
+            f"{running.id} is active with another configuration (hash {there}, here {here}); "
+            f"choose another --run-id, or stop it: palaestra stop {running.id}"
         )
 
 
@@ -263,7 +263,7 @@ def _explain(job: Job, decision: Decision, address: str) -> str:
             f"run {job.run_id} has succeeded already; nothing was submitted. "
             f"Its folder: {job.storage / job.run_id}"
         )
-    done = "submitted" if decision.what == "submit" else "goes on already; attached to it"
+    done = "submitted" if decision.what == "submit" else "active already; attached to it"
     return (
         f"{decision.submission_id}: {done}. Run folder, on all nodes: {job.storage / job.run_id}\n"
         f"  palaestra logs {job.run_id} -f --address {address}\n"

@@ -10,7 +10,7 @@ def follow(cluster: Cluster, submission_id: str, stream: TextIO) -> tuple[Submis
     """Print what a job prints until it ends; return it with the exit code, 0 if it succeeded.
 
     Raises:
-      KeyboardInterrupt: on Ctrl-C; the job goes on, and the user is told so.
+      KeyboardInterrupt: on Ctrl-C; the job continues, and the user is told so.
     """
 
     def write(text: str) -> None:
@@ -21,7 +21,7 @@ def follow(cluster: Cluster, submission_id: str, stream: TextIO) -> tuple[Submis
         ended = cluster.follow(submission_id, write)
     except KeyboardInterrupt:
         say(
-            f"\n{submission_id} goes on without you. Follow it again: palaestra logs "
+            f"\n{submission_id} continues without you. Follow it again: palaestra logs "
             f"{submission_id} -f; stop it: palaestra stop {submission_id} "
             f"(--address {cluster.address})"
         )

@@ -1,29 +1,35 @@
-"""Reports: run folders -> one offline HTML page, its data as JSON, and pictures.
+"""Reports: runs -> one offline HTML page, its data as JSON, and pictures.
 
     from palaestra.runs.report import write_report
-    page = write_report(["runs/bandit-s0-1f2e3d4c", "runs/bandit-s1-5b6a7988"])
+    from palaestra.runs.store.record import RunRecord
+    names = ("bandit-s0-1f2e3d4c", "bandit-s1-5b6a7988")
+    page = write_report([RunRecord.open(name).run() for name in names])
 
 A report is derived: deleting it loses nothing.
 """
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from palaestra.runs.report.read import Run
 
 __all__ = ["write_report"]
 
 
-def write_report(run_dirs: Sequence[Path | str], out: Path | str | None = None) -> Path:
+def write_report(runs: "Sequence[Run]", out: Path | str | None = None) -> Path:
     """Write the report of one or several runs and return the path of its page.
 
     Args:
-      run_dirs: run folders; runs that differ in the seed alone are drawn together.
+      runs: plain data of runs; those that differ in the seed alone are drawn together.
       out: the page, by default `report.html` in the run folder or, for several runs,
         `report-<experiment>.html` beside the first. The data (`.json`) and the pictures
         (`-curves.png`, `-evaluation.png`, `-strip.png`) get the same stem.
 
     Raises:
-      UserError: no folder given, a folder is no run, or a file in it cannot be read.
+      UserError: no run given, one given twice, or a page whose name is not accepted.
     """
     from palaestra.runs.report.build import build
 
-    return build([Path(folder) for folder in run_dirs], Path(out) if out is not None else None)
+    return build(runs, Path(out) if out is not None else None)

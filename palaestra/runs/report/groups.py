@@ -40,9 +40,9 @@ def _labels(groups: list[list[Run]]) -> list[str]:
     """Return the shortest description that tells the groups apart."""
     firsts = [members[0] for members in groups]
     descriptions = [
-        [run.learner or run.experiment for run in firsts],
+        [run.agent or run.experiment for run in firsts],
         [run.experiment for run in firsts],
-        [f"{run.experiment}, {run.learner}" for run in firsts],
+        [f"{run.experiment}, {run.agent}" for run in firsts],
     ]
     for labels in descriptions:
         if len(set(labels)) == len(labels):

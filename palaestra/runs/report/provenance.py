@@ -33,7 +33,7 @@ def commands(run: Run) -> list[str]:
     again = f"{run.name}-again"
     # Training ends with the evaluation that the configuration asks for, and with a report.
     own_suite = (run.config.get("evaluation") or {}).get("suite")
-    others = [i for i in run.last_evaluated() if i.agent == run.learner and i.suite != own_suite]
+    others = [i for i in run.last_evaluated() if i.agent == run.agent and i.suite != own_suite]
     return [
         *([f"git checkout {sha}"] if sha else []),
         f"palaestra train runs/{run.name}/config.yaml --run-id {again}",

@@ -1,34 +1,18 @@
 """From the summaries of evaluations to comparable results: one for each agent and suite."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from palaestra.metrics import statistics
+from palaestra.runs.report.estimate import Estimate
 from palaestra.runs.report.groups import Group
 from palaestra.runs.report.read import Evaluated, Row, Run
 from palaestra.seeding import Role, generator
 
-
-@dataclass(frozen=True)
-class Figure:
-    """A number and, where it has one, its 95 % interval."""
-
-    value: float
-    low: float | None = None
-    high: float | None = None
-    by_seed: dict[int, float] = field(default_factory=dict)
-    """The means of the evaluation seeds, which all agents share."""
-    by_run: "dict[str, Figure]" = field(default_factory=dict)
-    """The figures of the training runs, by run id, where there are several."""
-
-    @property
-    def bounds(self) -> tuple[float, float]:
-        """The interval; the value itself where there is none."""
-        known = self.low is not None and self.high is not None
-        return (self.low, self.high) if known else (self.value, self.value)  # type: ignore[return-value]
+Figure = Estimate
+"""The former name of an estimate in reports."""
 
 
 @dataclass(frozen=True)
@@ -44,40 +28,43 @@ class Result:
     over: str
     episodes: int
     versions: dict[str, str]
-    tasks: dict[str, dict[str, Figure]]
-    overall: dict[str, Figure]
+    tasks: dict[str, dict[str, Estimate]]
+    overall: dict[str, Estimate]
     meanings: dict[str, str] = field(default_factory=dict)
     envs: dict[str, tuple[str, Row]] = field(default_factory=dict)
     """Environment id and keyword arguments of each task."""
     runs: dict[str, int | None] = field(default_factory=dict)
     """Training seed of each run that was evaluated, by run id."""
+    refused: dict[str, str] = field(default_factory=dict)
+    """Task id -> why the agent could not play it."""
 
 
 def results(groups: Sequence[Group]) -> list[Result]:
-    """Return the trained agents, one a group, then the reference agents, each once."""
+    """Return the trained agents, one a group, then the baselines, each once."""
     trained: list[Result] = []
-    references: dict[tuple[str, str], Result] = {}
+    baselines: dict[tuple[str, str], Result] = {}
     for group in groups:
         own: dict[str, list[Result]] = {}
         for run in group.runs:
             for item in run.last_evaluated():
                 if is_trained(item, run):
-                    found = _result(item, group.label, trained=True)
+                    found = result_of(item, group.label, trained=True)
                     found = replace(found, runs={run.name: run.seed})
                     own.setdefault(item.suite, []).append(found)
                 else:
-                    found = _result(item, item.agent, trained=False)
-                    references.setdefault((item.suite, item.agent), found)
+                    found = result_of(item, item.agent)
+                    baselines.setdefault((item.suite, item.agent), found)
         trained += [merge(of_suite) for of_suite in own.values()]
-    return trained + list(references.values())
+    return trained + list(baselines.values())
 
 
 def is_trained(item: Evaluated, run: Run) -> bool:
-    """Whether the evaluated agent is the run's own, not a reference evaluated beside it."""
-    return item.agent == run.learner
+    """Whether the evaluated agent is the run's own, not a baseline evaluated beside it."""
+    return item.agent == run.agent
 
 
-def _result(item: Evaluated, label: str, trained: bool) -> Result:
+def result_of(item: Evaluated, label: str, trained: bool = False) -> Result:
+    """Return what one evaluation found."""
     summary = item.summary
     tasks = {str(task.get("id")): task for task in summary.get("tasks", [])}
     seeds = summary.get("seeds", [])
@@ -92,44 +79,51 @@ def _result(item: Evaluated, label: str, trained: bool) -> Result:
         over="evaluation seed",
         episodes=episodes,
         versions={str(k): str(v) for k, v in summary.get("versions", {}).items()},
-        tasks={name: _figures(task, seeds) for name, task in tasks.items()},
+        tasks={name: _figures(task, seeds, item.agent) for name, task in tasks.items()},
         overall=_overall(summary),
         meanings={k: str(v.get("meaning", "")) for k, v in summary.get("metrics", {}).items()},
         envs={
             name: (str(task.get("env_id")), task.get("env_kwargs") or {})
             for name, task in tasks.items()
         },
+        refused=summary.get("not_applicable", {}),
     )
 
 
-def _figures(task: Row, seeds: Sequence[int]) -> dict[str, Figure]:
-    """Return a task's means, and the IQM of the figure by which agents are compared."""
+def _figures(task: Row, seeds: Sequence[int], agent: str) -> dict[str, Estimate]:
+    """Return a task's means, the IQMs of the score and of the figure that ranks agents.
+
+    Where the task knows that figure of the agent, from a closed form or from many more episodes,
+    it stands beside it as `known`.
+    """
     metrics = {"score": task.get("score") or {}, **task.get("metrics", {})}
     figures = {name: _figure(estimate, "mean", seeds) for name, estimate in metrics.items()}
-    for name in ("regret", "return"):
-        if name in figures:
-            figures[f"{name}_iqm"] = _figure(metrics[name], "iqm")
-            break
-    return {name: figure for name, figure in figures.items() if math.isfinite(figure.value)}
+    figures["score_iqm"] = _figure(metrics["score"], "iqm")
+    ranking = next((name for name in ("regret", "return") if name in figures), None)
+    if ranking:
+        figures[f"{ranking}_iqm"] = _figure(metrics[ranking], "iqm")
+        if (known := task.get("reference", {}).get(f"{ranking}/{agent}")) is not None:
+            figures["known"] = Estimate(float(known))
+    return {name: figure for name, figure in figures.items() if figure.defined}
 
 
-def _figure(estimate: Row, statistic: str, seeds: Sequence[int] = ()) -> Figure:
+def _figure(estimate: Row, statistic: str, seeds: Sequence[int] = ()) -> Estimate:
     value = estimate.get(statistic)
     by_seed = zip(seeds, estimate.get("by_seed", []), strict=False)
-    return Figure(
-        math.nan if value is None else float(value),
+    return Estimate(
+        np.nan if value is None else float(value),
         estimate.get(f"{statistic}_low"),
         estimate.get(f"{statistic}_high"),
         {seed: value for seed, value in by_seed if value is not None},
     )
 
 
-def _overall(summary: Row) -> dict[str, Figure]:
+def _overall(summary: Row) -> dict[str, Estimate]:
     """Return the scores over all tasks and, without interval, the mean over tasks of each share."""
     names = {"score_iqm": "iqm", "score": "mean", "optimality_gap": "optimality_gap"}
     aggregate = summary.get("aggregate", {})
     figures = {
-        name: Figure(float(a["value"]), a.get("low"), a.get("high"))
+        name: Estimate(float(a["value"]), a.get("low"), a.get("high"))
         for name, key in names.items()
         if (a := aggregate.get(key)) and a.get("value") is not None
     }
@@ -141,7 +135,7 @@ def _overall(summary: Row) -> dict[str, Figure]:
                 if task["metrics"].get(name, {}).get("mean") is not None
             ]
             if values:
-                figures[name] = Figure(float(np.mean(values)))
+                figures[name] = Estimate(float(np.mean(values)))
     return figures
 
 
@@ -169,8 +163,8 @@ def merge(found: Sequence[Result]) -> Result:
 
 
 def _merged(
-    runs: Sequence[str], figures: Sequence[dict[str, Figure]], scores: np.ndarray | None = None
-) -> dict[str, Figure]:
+    runs: Sequence[str], figures: Sequence[dict[str, Estimate]], scores: np.ndarray | None = None
+) -> dict[str, Estimate]:
     """Return the figures over the runs; those of the score from `scores` where it is given."""
     shared = [name for name in figures[0] if all(name in other for other in figures)]
     merged = {}
@@ -202,6 +196,6 @@ def _task_scores(found: Sequence[Result]) -> np.ndarray | None:
     return np.array([[r.tasks[task]["score"].value for task in tasks] for r in found])
 
 
-def _over_runs(scores: np.ndarray, statistic: statistics.Statistic) -> Figure:
+def _over_runs(scores: np.ndarray, statistic: statistics.Statistic) -> Estimate:
     interval = statistics.bootstrap_interval(scores, generator(0, Role.STATISTICS), statistic)
-    return Figure(float(statistic(scores)), interval.low, interval.high)
+    return Estimate(float(statistic(scores)), interval.low, interval.high)

@@ -60,6 +60,7 @@ COLUMNS = (
     Column("blunder_rate", "Blunders", "blunders per legal decision", "lower"),
     Column("illegal_rate", "Illegal", "illegal actions per decision", "lower"),
     Column("length", "Length", "steps of an episode"),
+    Column("known", "Known", "the figure by which agents are compared, from theory or long play"),
 )
 """Known figures in the order in which they are shown; others follow under their own names."""
 
@@ -135,10 +136,11 @@ def tables(groups: Sequence[Group]) -> list[Table]:
     by_suite: dict[str, list[Result]] = {}
     for result in results(groups):
         by_suite.setdefault(result.suite, []).append(result)
-    return [table for suite, found in by_suite.items() for table in _suite_tables(suite, found)]
+    return [table for suite, found in by_suite.items() for table in suite_tables(suite, found)]
 
 
-def _suite_tables(suite: str, found: list[Result]) -> list[Table]:
+def suite_tables(suite: str, found: Sequence[Result]) -> list[Table]:
+    """Return the table over all tasks of a suite and one for each, or that of the only one."""
     tasks = list(dict.fromkeys(task for result in found for task in result.tasks))
     if len(tasks) == 1:
         return [_table(suite, tasks[0], found)]
@@ -228,7 +230,13 @@ def _warnings(suite: str, found: Sequence[Result]) -> list[str]:
     for result in found:
         if result.units < ENOUGH_SEEDS and result.over != "training seed":
             few.setdefault(counted(result.units, result.over), []).append(result.label)
-    return [
+    refused = [
+        f"{result.label} does not apply to {listed(list(result.refused))} "
+        f"({next(iter(result.refused.values()))})."
+        for result in found
+        if result.refused
+    ]
+    return refused + [
         f"Suite {suite}: {seeds} for {listed(labels)}; with fewer than {ENOUGH_SEEDS} the "
         "intervals are too narrow to be trusted."
         for seeds, labels in few.items()

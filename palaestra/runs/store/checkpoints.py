@@ -1,21 +1,22 @@
-"""The checkpoints of one run: written while training goes on, pruned, and found again."""
+"""The checkpoints of one run: written while training continues, pruned, and found again."""
 
-import json
 import re
 import shutil
 import threading
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from palaestra.errors import UserError
 from palaestra.runs.store.format import (
     BrokenCheckpointError,
+    check_checkpoint,
     checkpoint_name,
     point_to,
     read_checkpoint,
     read_manifest,
+    release,
     snapshot,
     write_checkpoint,
 )
@@ -29,7 +30,7 @@ class Checkpoints:
     Args:
       folder: where the checkpoints are; it need not exist yet.
       keep_last: how many of the newest are kept.
-      keep_every: every k-th is kept as well; None keeps none for that.
+      keep_every: every k-th of those that have a number is kept as well; None keeps none for that.
     """
 
     def __init__(self, folder: Path, keep_last: int = 2, keep_every: int | None = None) -> None:
@@ -38,6 +39,9 @@ class Checkpoints:
         self.keep_every = keep_every
         self._writer: threading.Thread | None = None
         self._error: BaseException | None = None
+        # What this object wrote or recovered last: name and manifest. The state that is saved next
+        # has come from it.
+        self._last: tuple[str, dict[str, Any]] | None = None
 
     def save(
         self,
@@ -45,39 +49,54 @@ class Checkpoints:
         parts: dict[str, Any],
         identity: dict[str, Any],
         *,
-        number: int = 0,
+        number: int | None = None,
         best: bool = False,
         flush: Sequence[Path] = (),
         wait: bool = True,
+        written: Callable[[int], None] = lambda step: None,
     ) -> None:
         """Copy the state and write it, in the background unless `wait`.
+
+        `Segments` in the state are not copied: they are written from where they are, and their
+        owner's `touch` waits for a segment that is not yet written. What did not change since the
+        checkpoint before is a hard link to the same file.
 
         Args:
           step: agent steps.
           parts: name -> nested state, see `snapshot`.
           identity: stored beside it, e.g. run id and configuration hash.
-          number: how many checkpoints the run has made before, for `keep_every`.
-          best: this is the best checkpoint so far.
+          number: which of the scheduled checkpoints it is, for `keep_every`; None for any other.
+          best: this is the best checkpoint so far; the checkpoint itself names the best.
           flush: files that have to reach the disk first.
           wait: return when it is written.
+          written: called with the step, by the writing thread, when it is on disk.
 
         Raises:
           RunError: this checkpoint, or the one before, could not be written.
         """
         self.wait()
+        name = checkpoint_name(step)
+        # A checkpoint of this very step is the same state.
+        known = self._last is not None and self._last[0] == name
+        if known or self._is_whole(name):
+            return
         copied = snapshot(parts)
-        identity = {**identity, "number": number}
+        before = self._last[1].get("best") if self._last else None
+        identity = {**identity, "number": number, "best": name if best else before}
 
         def write() -> None:
             try:
-                # A checkpoint of this very step is the same state.
-                if not self._is_whole(checkpoint_name(step)):
-                    write_checkpoint(self.folder, step, copied, identity, flush)
+                base = self._last and (self.folder / self._last[0], self._last[1])
+                manifest = write_checkpoint(self.folder, step, copied, identity, flush, base)
+                self._last = name, manifest
+                written(step)
                 if best:
-                    point_to(self.folder / "best", checkpoint_name(step))
+                    point_to(self.folder / "best", name)
                 self._prune()
             except BaseException as error:
                 self._error = error
+            finally:
+                release(copied)
 
         self._writer = threading.Thread(target=write, name="checkpoint", daemon=True)
         self._writer.start()
@@ -105,16 +124,25 @@ class Checkpoints:
 
     @property
     def best(self) -> str | None:
-        """The name of the best checkpoint, if one was chosen."""
-        pointer = self.folder / "best"
-        return pointer.read_text().strip() if pointer.is_file() else None
+        """The name of the best checkpoint, if one was chosen: as the newest whole one says.
+
+        The file `best` repeats it for people; a run of format 2 has only that.
+        """
+        known = self.names()
+        for name in reversed(known):
+            try:
+                best = _best_of(self.folder, read_manifest(self.folder / name))
+            except UserError:
+                continue
+            return best if best in known else None
+        return None
 
     def step(self, name: str | None = None) -> int:
         """Return the agent steps of a checkpoint; see `read`."""
         return int(self._find(name).removeprefix("step-"))
 
     def read(self, name: str | None = None, only: tuple[str, ...] | None = None) -> dict[str, Any]:
-        """Return the parts of one checkpoint.
+        """Return the parts of one checkpoint; see `read_checkpoint`.
 
         Args:
           name: its name or "best"; None means the newest.
@@ -155,8 +183,6 @@ class Checkpoints:
         Raises:
           UserError: all checkpoints are broken, or one is foreign or of a newer format.
         """
-        for rest in self.folder.glob(".tmp-*"):
-            shutil.rmtree(rest)
         broken = []
         for name in reversed(self.names()):
             path = self.folder / name
@@ -167,30 +193,42 @@ class Checkpoints:
             except BrokenCheckpointError as error:
                 broken.append((path, error))
                 continue
+            for rest in self.folder.glob(".tmp-*"):
+                shutil.rmtree(rest)
             for other, reason in broken:
                 _set_aside(other)
                 warnings.warn(
-                    f"{reason} It was set aside; the run goes on from the older {name}.",
+                    f"{reason} It was set aside; the run continues from the older {name}.",
                     stacklevel=2,
                 )
+            self._adopt(name, manifest)
             return name, parts
         if broken:
             raise UserError(
                 f"{self.folder}: none of the checkpoints is whole. {broken[0][1]} Nothing was "
                 "changed; start the run again under another --run-id."
             )
+        for rest in self.folder.glob(".tmp-*"):
+            shutil.rmtree(rest)
         return None
+
+    def _adopt(self, name: str, manifest: dict[str, Any]) -> None:
+        """Continue from a checkpoint; a kill may have come before the file `best` was renewed."""
+        best = _best_of(self.folder, manifest)
+        self._last = name, {**manifest, "best": best}
+        if best is not None and best != _pointer(self.folder / "best"):
+            point_to(self.folder / "best", best)
 
     def _is_whole(self, name: str) -> bool:
         try:
-            read_manifest(self.folder / name)
+            check_checkpoint(self.folder / name)
         except UserError:
             return False
         return True
 
     def _prune(self) -> None:
         known = self.names()
-        kept = {*known[-self.keep_last :], self.best}
+        kept = {*known[-self.keep_last :], self._last[1]["best"] if self._last else None}
         for name in known:
             if name not in kept and not self._is_milestone(name):
                 # Renamed first, so that a half removed one is never taken for a checkpoint.
@@ -199,10 +237,27 @@ class Checkpoints:
                 shutil.rmtree(rest)
 
     def _is_milestone(self, name: str) -> bool:
+        """Whether `keep_every` keeps it; where that can't be told, nothing is thrown away."""
         if self.keep_every is None:
             return False
-        manifest = json.loads((self.folder / name / "MANIFEST.json").read_text())
-        return manifest.get("number", 0) % self.keep_every == 0
+        try:
+            number = read_manifest(self.folder / name).get("number")
+        except UserError:
+            return True
+        return isinstance(number, int) and number % self.keep_every == 0
+
+
+def _best_of(folder: Path, manifest: dict[str, Any]) -> str | None:
+    """Return the best checkpoint that a checkpoint names; before format 3 only a file did."""
+    best = manifest["best"] if "best" in manifest else _pointer(folder / "best")
+    return best if isinstance(best, str) and _NAME.fullmatch(best) else None
+
+
+def _pointer(path: Path) -> str | None:
+    try:
+        return path.read_text(encoding="utf-8").strip()
+    except (OSError, ValueError):
+        return None
 
 
 def _check_identity(path: Path, manifest: dict[str, Any], hashes: Sequence[str]) -> None:

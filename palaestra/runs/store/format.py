@@ -6,18 +6,24 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from palaestra.errors import RunError, UserError
+from palaestra.experience.segments import Frozen, Segments
+from palaestra.runs.store.segments import StoredSegments
+from palaestra.runs.store.tensors import TYPES, write_tensors
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
-_ARRAY, _TUPLE = "__array__", "__tuple__"
-_FILE = re.compile(r"[a-z_]+\.(json|safetensors)")
+_ARRAY, _TUPLE, _TEXT, _SEGMENTS = "__array__", "__tuple__", "__text__", "__segments__"
+_FILE = re.compile(r"[a-z_]+\.json|[a-z_]+(\.\d+-\d{6})?\.safetensors")
+_ODD = (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError)
+_SAME_FROM = 16  # elements that are compared first when an array is looked for among others
 
 
 class BrokenCheckpointError(UserError):
@@ -29,26 +35,52 @@ def checkpoint_name(step: int) -> str:
     return f"step-{step:012d}"
 
 
-def snapshot(parts: dict[str, Any]) -> dict[str, tuple[Any, dict[str, np.ndarray]]]:
-    """Return copies of the parts, each as plain JSON data and named arrays.
+@dataclass
+class Part:
+    """One part of a state: plain JSON data that refers to arrays by their path in the tree."""
 
-    What was copied no longer changes, so it can be written while training goes on.
+    skeleton: Any = None
+    arrays: dict[str, np.ndarray] = field(default_factory=dict)
+    segments: list[tuple[str, Frozen]] = field(default_factory=list)
+
+
+def snapshot(parts: Mapping[str, Any]) -> dict[str, Part]:
+    """Return the parts as they are now, so that they can be written while training continues.
+
+    Arrays are copied, but for those that an earlier part holds too: the later one refers to them.
+    `Segments` are frozen instead; whoever has no use for the snapshot releases them by `release`.
+
+    Raises:
+      TypeError: something in a part can't be restored.
     """
-    found = {}
-    for name, part in parts.items():
-        arrays: dict[str, np.ndarray] = {}
-        found[name] = (_split(part, "", arrays), arrays)
+    found: dict[str, Part] = {}
+    known: dict[Any, list[tuple[str, str, np.ndarray]]] = {}
+    try:
+        for name, tree in parts.items():
+            found[name] = part = Part()
+            part.skeleton = _split(tree, "", name, part, known)
+    except BaseException:
+        release(found)
+        raise
     return found
+
+
+def release(parts: Mapping[str, Part]) -> None:
+    """Let whoever owns segments of the snapshot change them."""
+    for part in parts.values():
+        for _, frozen in part.segments:
+            frozen.release()
 
 
 def write_checkpoint(
     folder: Path,
     step: int,
-    parts: dict[str, tuple[Any, dict[str, np.ndarray]]],
-    identity: dict[str, Any],
+    parts: Mapping[str, Part],
+    identity: Mapping[str, Any],
     flush: Sequence[Path] = (),
-) -> Path:
-    """Write a snapshot as `folder/step-<12 digits>` and return its path.
+    base: tuple[Path, dict[str, Any]] | None = None,
+) -> dict[str, Any]:
+    """Write a snapshot as `folder/step-<12 digits>` and return its manifest.
 
     The files are written to a temporary folder, flushed to disk, listed with their checksums and
     only then moved into place, so a reader sees a complete checkpoint or none.
@@ -59,6 +91,8 @@ def write_checkpoint(
       parts: what `snapshot` returned; each part is its own files.
       identity: stored in the manifest, e.g. run id and configuration hash.
       flush: files that the checkpoint refers to; they reach the disk before it does.
+      base: path and manifest of the checkpoint before, an ancestor of this state; segments that
+        have not changed since are taken from it.
 
     Raises:
       RunError: the disk is full or cannot be written; what was there before is untouched.
@@ -69,10 +103,24 @@ def write_checkpoint(
     try:
         temporary.mkdir(parents=True)
         files: dict[str, Any] = {}
-        for name, (skeleton, arrays) in parts.items():
-            files |= _write_part(temporary, name, skeleton, arrays)
-        manifest = {"schema_version": SCHEMA_VERSION, "step": step, **identity, "files": files}
+        segments: dict[str, Any] = {}
+        for name, part in parts.items():
+            files |= _write_part(temporary, name, part)
+            if part.segments:
+                stored, listed = _write_segments(temporary, name, part.segments, base)
+                files, segments = files | stored, segments | {name: listed}
+        manifest = {
+            "schema_version": SCHEMA_VERSION,
+            "step": step,
+            **identity,
+            "segments": segments,
+            "files": files,
+        }
+        manifest["checksum"] = _seal(manifest)
         _write(temporary / "MANIFEST.json", json.dumps(manifest, indent=1).encode())
+        # All are written before the first is flushed, so that the disk can take them together.
+        for file in [*files, "MANIFEST.json"]:
+            _sync(temporary / file)
         _sync_folder(temporary)
         for path in flush:
             _sync(path)
@@ -84,13 +132,14 @@ def write_checkpoint(
     except OSError as error:
         shutil.rmtree(temporary, ignore_errors=True)
         raise _unwritable(target, error) from error
-    return target
+    return manifest
 
 
 def point_to(pointer: Path, content: str) -> None:
     """Write a small file atomically."""
     temporary = pointer.with_name(f".{pointer.name}")
     _write(temporary, content.encode())
+    _sync(temporary)
     temporary.replace(pointer)
     _sync_folder(pointer.parent)
 
@@ -104,55 +153,86 @@ def _unwritable(target: Path, error: OSError) -> RunError:
     )
 
 
-def read_manifest(path: Path) -> dict[str, Any]:
+def check_checkpoint(path: Path) -> dict[str, Any]:
     """Return the manifest of a checkpoint after checking every file that it lists.
 
     Raises:
       BrokenCheckpointError: no manifest, or a file that is missing, altered or not a checkpoint's.
       UserError: a newer format than this version of Palaestra reads.
     """
-    manifest = _manifest(path)
-    version = manifest["schema_version"]
+    manifest = read_manifest(path)
+    for name in manifest["files"]:
+        _check_file(path, name, manifest)
+    return manifest
+
+
+def read_manifest(path: Path) -> dict[str, Any]:
+    """Return the manifest of a checkpoint, whose files are not looked at.
+
+    It holds a checksum of itself. Formats 1 and 2 had none. Every later one has, computed as here,
+    so that a flipped bit in the number of the format is not taken for a newer format.
+
+    Raises:
+      BrokenCheckpointError: it is missing, altered or not a checkpoint's manifest.
+      UserError: a newer format than this version of Palaestra reads.
+    """
+    file = path / "MANIFEST.json"
+    if not file.is_file():
+        raise BrokenCheckpointError(f"{path}: no checkpoint here; MANIFEST.json is missing.")
+    try:
+        manifest = json.loads(file.read_bytes())
+        version, files = manifest["schema_version"], manifest["files"]
+        if type(version) is not int or version < 1 or not isinstance(files, dict):
+            raise TypeError
+        if manifest["step"] != int(path.name.removeprefix("step-")):
+            raise ValueError
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        raise BrokenCheckpointError(
+            f"{file}: not this checkpoint's manifest; JSON with schema_version, step and files is "
+            "expected."
+        ) from None
+    if (version > 2 or "checksum" in manifest) and manifest.get("checksum") != _seal(manifest):
+        raise BrokenCheckpointError(f"{file}: altered since the checkpoint was written.")
     if version > SCHEMA_VERSION:
         raise UserError(
             f"{path}: format version {version} is newer than {SCHEMA_VERSION}, "
             "the newest that this version of Palaestra reads; update Palaestra."
         )
-    for name, expected in manifest["files"].items():
+    for name in files:
         if not _FILE.fullmatch(name):
             raise BrokenCheckpointError(
                 f"{path}: MANIFEST.json names {name!r}, which is not a file of a checkpoint."
             )
-        if not (path / name).is_file() or _checksum((path / name).read_bytes()) != expected:
-            raise BrokenCheckpointError(
-                f"{path / name}: missing or altered since the checkpoint was written."
-            )
     return manifest
 
 
-def _manifest(path: Path) -> dict[str, Any]:
-    file = path / "MANIFEST.json"
-    if not file.is_file():
-        raise BrokenCheckpointError(f"{path}: no checkpoint here; MANIFEST.json is missing.")
+def _seal(manifest: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of everything in a manifest but the checksum itself."""
+    content = {name: value for name, value in manifest.items() if name != "checksum"}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _check_file(path: Path, name: str, manifest: Mapping[str, Any]) -> None:
     try:
-        manifest = json.loads(file.read_text(encoding="utf-8"))
-        if not isinstance(manifest["schema_version"], int) or not isinstance(
-            manifest["files"], dict
-        ):
-            raise TypeError
-    except (ValueError, KeyError, TypeError):
+        with (path / name).open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+            found = {"bytes": file.tell(), "sha256": digest}
+    except OSError:
+        found = {}
+    if name not in manifest["files"] or found != manifest["files"][name]:
         raise BrokenCheckpointError(
-            f"{file}: not a checkpoint's manifest; JSON with schema_version and files is expected."
-        ) from None
-    return manifest
+            f"{path / name}: missing or altered since the checkpoint was written."
+        )
 
 
 def read_checkpoint(path: Path, only: tuple[str, ...] | None = None) -> dict[str, Any]:
-    """Return the parts of a checkpoint, brought to the present format, after checking every file.
+    """Return the parts of a checkpoint, brought to the present format, after checking its files.
+
+    Segments come as `StoredSegments`, which are read when they are asked to.
 
     Args:
       path: a folder `step-<12 digits>`.
-      only: names of the parts to read; None reads all.
+      only: names of the parts to read, whose files alone are checked; None reads all.
 
     Raises:
       BrokenCheckpointError: a missing, altered or foreign file.
@@ -162,10 +242,18 @@ def read_checkpoint(path: Path, only: tuple[str, ...] | None = None) -> dict[str
     version = manifest["schema_version"]
     names = [file.removesuffix(".json") for file in manifest["files"] if file.endswith(".json")]
     # An older format may have its state in other parts.
-    wanted = None if version < SCHEMA_VERSION else only
-    parts = {name: _read_part(path, name) for name in names if wanted is None or name in wanted}
-    for old in range(version, SCHEMA_VERSION):
-        parts = MIGRATIONS[old](parts)
+    wanted = names if only is None or version < SCHEMA_VERSION else only
+    reader = _Reader(path, manifest)
+    try:
+        parts = {name: reader.part(name) for name in wanted if name in names}
+        if only is None:
+            reader.check_all()
+        for old in range(version, SCHEMA_VERSION):
+            parts = MIGRATIONS[old](parts)
+    except _ODD as error:
+        if isinstance(error, UserError):
+            raise
+        raise BrokenCheckpointError(f"{path}: not what a checkpoint holds: {error!r}") from None
     missing = [name for name in only or () if name not in parts]
     if missing:
         raise BrokenCheckpointError(f"{path}: part {missing[0]!r} is missing.")
@@ -195,70 +283,217 @@ def _from_1(parts: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _from_1}
+def _from_2(parts: dict[str, Any]) -> dict[str, Any]:
+    """Version 2 stored every array where it stands, and its manifest had no checksum."""
+    return parts
+
+
+MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _from_1, 2: _from_2}
 """Version -> what makes the parts of the next version of them."""
 
 
-def _write_part(
-    folder: Path, name: str, skeleton: Any, arrays: dict[str, np.ndarray]
-) -> dict[str, Any]:
-    from safetensors.numpy import save
+def _write_part(folder: Path, name: str, part: Part) -> dict[str, Any]:
+    content = json.dumps(part.skeleton).encode()
+    _write(folder / f"{name}.json", content)
+    digest = hashlib.sha256(content).hexdigest()
+    files = {f"{name}.json": {"bytes": len(content), "sha256": digest}}
+    if part.arrays:
+        file = f"{name}.safetensors"
+        files[file] = _write_arrays(folder / file, part.arrays)
+    return files
 
-    contents = {f"{name}.json": json.dumps(skeleton).encode(), f"{name}.safetensors": save(arrays)}
-    for file, content in contents.items():
-        _write(folder / file, content)
-    return {file: _checksum(content) for file, content in contents.items()}
+
+def _write_segments(
+    folder: Path,
+    part: str,
+    segments: Sequence[tuple[str, Frozen]],
+    base: tuple[Path, dict[str, Any]] | None,
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Write or link the segments of a part; return the files and the descriptions of the leaves."""
+    files: dict[str, Any] = {}
+    listed = []
+    for number, (path, frozen) in enumerate(segments):
+        arrays = {name: [dtype, list(shape)] for name, (dtype, shape) in frozen.layout.items()}
+        leaf = {"path": path, "arrays": arrays, "stamps": frozen.stamps.tolist()}
+        before = _unchanged(part, leaf, base)
+
+        def store(segment: int, views: dict[str, np.ndarray]) -> None:
+            file = _segment_file(part, number, segment)  # noqa: B023
+            files[file] = (
+                _link(before[segment], folder / file) if segment in before else None  # noqa: B023
+            ) or _write_arrays(folder / file, views)
+
+        frozen.store(store)
+        listed.append(leaf)
+    return files, listed
 
 
-def _read_part(folder: Path, name: str) -> Any:
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
+def _segment_file(part: str, leaf: int, segment: int) -> str:
+    return f"{part}.{leaf}-{segment:06d}.safetensors"
 
-    file = folder / f"{name}.safetensors"
+
+def _unchanged(
+    part: str, leaf: Mapping[str, Any], base: tuple[Path, dict[str, Any]] | None
+) -> dict[int, tuple[Path, dict[str, Any]]]:
+    """Return file and checksum in `base` of each segment whose stamp is still the same."""
+    folder, manifest = base or (Path(), {})
+    for number, other in enumerate(manifest.get("segments", {}).get(part, [])):
+        same = all(other[key] == leaf[key] for key in ("path", "arrays"))
+        if same and len(other["stamps"]) == len(leaf["stamps"]):
+            pairs = enumerate(zip(other["stamps"], leaf["stamps"], strict=True))
+            names = {s: _segment_file(part, number, s) for s, (a, b) in pairs if a == b}
+            return {s: (folder / name, manifest["files"][name]) for s, name in names.items()}
+    return {}
+
+
+def _link(source: tuple[Path, dict[str, Any]], target: Path) -> dict[str, Any] | None:
+    """Give a file of the checkpoint before a second name, and return its checksum.
+
+    None where the file system has no hard links or the file is not what it was: the content is in
+    memory, so that it is written again rather than copied.
+    """
+    path, checksum = source
     try:
-        arrays = load_file(file)
-        return _join(json.loads((folder / f"{name}.json").read_text(encoding="utf-8")), arrays)
-    except (SafetensorError, OSError, ValueError, KeyError) as error:
-        raise BrokenCheckpointError(
-            f"{file}: safetensors with a JSON file beside it are expected, and nothing else is "
-            f"ever read (no pickle): {error}"
-        ) from None
+        if path.stat().st_size != checksum["bytes"]:
+            return None
+        os.link(path, target)
+    except OSError:
+        return None
+    return checksum
 
 
-def _split(tree: Any, path: str, arrays: dict[str, np.ndarray]) -> Any:
-    """Return `tree` with its arrays replaced by references, and copy them into `arrays`."""
+class _Reader:
+    """Reads the parts of one checkpoint, each file checked before it is used."""
+
+    def __init__(self, path: Path, manifest: Mapping[str, Any]) -> None:
+        self.path = path
+        self.manifest = manifest
+        self._arrays: dict[str, dict[str, np.ndarray]] = {}
+        self._checked: set[str] = set()
+
+    def check_all(self) -> None:
+        """Check every file that was not read."""
+        for name in self.manifest["files"]:
+            self._check(name)
+
+    def part(self, name: str) -> Any:
+        """Return a part with its arrays in their places."""
+        self._check(f"{name}.json")
+        skeleton = json.loads((self.path / f"{name}.json").read_bytes())
+        return self._join(skeleton, name)
+
+    def _check(self, name: str) -> None:
+        if name not in self._checked:
+            _check_file(self.path, name, self.manifest)
+            self._checked.add(name)
+
+    def _array(self, part: str, path: str) -> np.ndarray:
+        if part not in self._arrays:
+            self._arrays[part] = self._read_arrays(part)
+        return self._arrays[part][path]
+
+    def _read_arrays(self, part: str) -> dict[str, np.ndarray]:
+        from safetensors import SafetensorError
+        from safetensors.numpy import load_file
+
+        name = f"{part}.safetensors"
+        self._check(name)
+        try:
+            return load_file(self.path / name)
+        except (SafetensorError, OSError, ValueError, KeyError) as error:
+            raise BrokenCheckpointError(
+                f"{self.path / name}: safetensors with a JSON file beside it are expected, and "
+                f"nothing else is ever read (no pickle): {error}"
+            ) from None
+
+    def _segments(self, part: str, leaf: int) -> StoredSegments:
+        stored = self.manifest["segments"][part][leaf]
+        names = [_segment_file(part, leaf, s) for s in range(len(stored["stamps"]))]
+        for name in names:
+            self._check(name)
+        layout = {name: (dtype, tuple(shape)) for name, (dtype, shape) in stored["arrays"].items()}
+        stamps = np.array(stored["stamps"], np.int64)
+        return StoredSegments([self.path / name for name in names], layout, stamps)
+
+    def _join(self, tree: Any, part: str) -> Any:
+        if not isinstance(tree, dict):
+            return tree
+        if _ARRAY in tree:
+            if "part" in tree:  # its own array, so that changing one does not change the other
+                return self._array(tree["part"], tree[_ARRAY]).copy()
+            return self._array(part, tree[_ARRAY])
+        if _TUPLE in tree:
+            return tuple(self._join(value, part) for value in tree[_TUPLE])
+        if _TEXT in tree:
+            text = np.array(tree[_TEXT], tree["dtype"]).reshape(tree["shape"])
+            if not _is_text(text):
+                raise ValueError(f"{tree['dtype']} is not a type of text")
+            return text
+        if _SEGMENTS in tree:
+            return self._segments(part, tree[_SEGMENTS])
+        return {key: self._join(value, part) for key, value in tree.items()}
+
+
+def _split(tree: Any, path: str, name: str, part: Part, known: dict[Any, Any]) -> Any:
+    """Return `tree` with its arrays replaced by references, and copy them into `part`."""
     if isinstance(tree, dict):
         if not all(isinstance(key, str) for key in tree):
             raise TypeError(f"state{path}: keys have to be strings, not {list(tree)[:3]}")
-        return {key: _split(value, f"{path}/{key}", arrays) for key, value in tree.items()}
+        return {k: _split(value, f"{path}/{k}", name, part, known) for k, value in tree.items()}
     if isinstance(tree, tuple | list):
-        return {_TUPLE: [_split(value, f"{path}/{i}", arrays) for i, value in enumerate(tree)]}
+        items = enumerate(tree)
+        return {_TUPLE: [_split(value, f"{path}/{i}", name, part, known) for i, value in items]}
     if isinstance(tree, np.generic):
         return tree.item()
+    if isinstance(tree, Segments):
+        part.segments.append((path, tree.freeze()))
+        return {_SEGMENTS: len(part.segments) - 1}
+    if isinstance(tree, np.ndarray) and _is_text(tree):
+        return {_TEXT: tree.ravel().tolist(), "dtype": tree.dtype.str, "shape": list(tree.shape)}
     if isinstance(tree, np.ndarray) or hasattr(tree, "detach"):
         array = np.asarray(tree.detach().cpu() if hasattr(tree, "detach") else tree)
-        arrays[path] = array.copy(order="C")
-        return {_ARRAY: path}
+        if array.dtype.name not in TYPES:
+            raise TypeError(f"state{path}: arrays of {array.dtype} can't be stored")
+        return _reference(array, path, name, part, known)
     if tree is None or isinstance(tree, bool | int | float | str):
         return tree
     raise TypeError(f"state{path}: {type(tree).__name__} is neither an array nor plain data")
 
 
-def _join(tree: Any, arrays: dict[str, np.ndarray]) -> Any:
-    if not isinstance(tree, dict):
-        return tree
-    if _ARRAY in tree:
-        return arrays[tree[_ARRAY]]
-    if _TUPLE in tree:
-        return tuple(_join(value, arrays) for value in tree[_TUPLE])
-    return {key: _join(value, arrays) for key, value in tree.items()}
+def _is_text(array: np.ndarray) -> bool:
+    kind = array.dtype.kind
+    return kind == "U" or (kind == "O" and all(isinstance(x, str) for x in array.flat))
+
+
+def _reference(
+    array: np.ndarray, path: str, name: str, part: Part, known: dict[Any, Any]
+) -> dict[str, Any]:
+    """Return where the array is stored: in an earlier part that has it too, or here.
+
+    The weights of the part `actor` are most often the learner's as well.
+    """
+    first = array.flat[:_SAME_FROM].tobytes()
+    alike = known.setdefault((array.dtype.str, array.shape, first), [])
+    for other, where, stored in alike:
+        if other != name and array.size and _same_bytes(array, stored):
+            return {_ARRAY: where, "part": other}
+    part.arrays[path] = array.copy(order="C")
+    alike.append((name, path, part.arrays[path]))
+    return {_ARRAY: path}
+
+
+def _same_bytes(one: np.ndarray, other: np.ndarray) -> bool:
+    """Whether two arrays of one type and shape are equal bit for bit, NaN and -0 included."""
+    bits = (np.ascontiguousarray(x).reshape(-1).view(np.uint8) for x in (one, other))
+    return np.array_equal(*bits)
 
 
 def _write(path: Path, content: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
+    path.write_bytes(content)
+
+
+def _write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    return write_tensors(path, arrays)
 
 
 def _sync(path: Path) -> None:
@@ -273,7 +508,3 @@ def _sync_folder(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-def _checksum(content: bytes) -> dict[str, Any]:
-    return {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}

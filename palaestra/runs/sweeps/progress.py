@@ -1,12 +1,11 @@
 """How several runs show themselves together: a bar for each in a terminal, lines elsewhere."""
 
-import json
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
@@ -24,38 +23,20 @@ _SHOWN = ("rollout/return", "rollout/regret")
 
 @dataclass
 class Pulse:
-    """Where one run is, read from the lines that its metrics.jsonl has gained."""
+    """Where one run is, by the last line of its metrics."""
 
     run: "SeedRun"
+    status: str = "waiting"
     steps: int = 0
     rate: float = 0.0
     note: str = ""
-    _read: int = 0
-    _first: dict[str, Any] = field(default_factory=dict)
 
     def update(self) -> None:
-        """Take in new lines; a file that was cut for a new start is read from its beginning."""
-        path = self.run.path / "metrics.jsonl"
-        if not path.is_file():
+        """Look at the run again; the note stays where no episode ended meanwhile."""
+        self.status, record = self.run.status, self.run.record
+        if record is None or not (line := record.last_metrics()):
             return
-        with path.open("rb") as file:
-            file.seek(max(0, self._read - 1))
-            if self._read and file.read(1) != b"\n":  # cut meanwhile: what was read is gone
-                self._read = 0
-                file.seek(0)
-            new = file.read()
-        whole = new[: new.rfind(b"\n") + 1]  # the last line may be in writing
-        self._read += len(whole)
-        for line in whole.splitlines():
-            self._take(json.loads(line))
-
-    def _take(self, line: dict[str, Any]) -> None:
-        if line["attempt"] != self._first.get("attempt"):
-            self._first = line
-        self.steps = line["agent_steps"]
-        seconds = line["t"] - self._first["t"]
-        if seconds > 0:
-            self.rate = (self.steps - self._first["agent_steps"]) / seconds
+        self.steps, self.rate = line["agent_steps"], line["time/agent_steps_per_s"]
         name = next((name for name in _SHOWN if name in line), None)
         if name:
             self.note = f"{name.partition('/')[2]} {line[name]:.2f}"
@@ -63,11 +44,10 @@ class Pulse:
     @property
     def words(self) -> str:
         """Rate, time left and last return; the run's status where it is not training."""
-        status = self.run.status
-        if status == "succeeded":
+        if self.status == "succeeded":
             return ", ".join(part for part in ("trained", self.note) if part)
-        if status != "running":
-            return status
+        if self.status != "running":
+            return self.status
         left = max(0, self.run.config.total_steps - self.steps)
         times = [f"{self.rate:,.0f}/s, {duration(left / self.rate)} left"] if self.rate else []
         return ", ".join([*times, self.note] if self.note else times) or "starting"
@@ -105,7 +85,7 @@ class SeedsDisplay:
                 self._bars.update(task, completed=pulse.steps, words=pulse.words)
         elif time.monotonic() - self._last > LINES_S:
             self._last = time.monotonic()
-            for pulse in [p for p in self.pulses if p.run.status == "running"]:
+            for pulse in [p for p in self.pulses if p.status == "running"]:
                 print(line(pulse), file=sys.stderr, flush=True)
 
     def __exit__(

@@ -1,11 +1,10 @@
 """One run of a sweep, and how its task went."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from palaestra.runs.config import RunConfig
+from palaestra.runs.store.record import RunRecord
 
 
 @dataclass
@@ -20,12 +19,12 @@ class SeedRun:
     bad_input: bool = False
 
     @property
-    def manifest(self) -> dict[str, Any]:
-        """The run's manifest; empty before the run has a folder."""
-        path = self.path / "manifest.json"
-        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    def record(self) -> RunRecord | None:
+        """The run as it is now; None before it has a folder."""
+        return RunRecord(self.path) if (self.path / "manifest.json").is_file() else None
 
     @property
     def status(self) -> str:
-        """The run's status; "failed" whatever the manifest of a process that died says."""
-        return "failed" if self.error else str(self.manifest.get("status", "waiting"))
+        """How the run stands now; "failed" whatever the manifest of a process that died says."""
+        record = None if self.error else self.record
+        return "failed" if self.error else record.status if record else "waiting"

@@ -41,7 +41,7 @@ def train_seeds(
       run_id: the runs are called `<run_id>-s<seed>`; None derives each name from its options.
       resume: "auto" keeps finished runs and continues the others, "must" wants all of them to
         exist, "never" none.
-      override_config: go on although the configuration differs from the runs'.
+      override_config: resume although the configuration differs from the runs'.
       parallel: seeds trained at the same time; None takes as many as there are CPUs for.
       as_json: print one JSON object instead of the table.
 
@@ -71,7 +71,7 @@ def train_seeds(
     if all(run.bad_input for run in runs):
         raise UserError(runs[0].error)
     if interrupted:
-        say(_how_to_go_on(runs, run_id, parallel))
+        say(_how_to_resume(runs, run_id, parallel))
     return _conclude(runs, as_json, with_report=not interrupted)
 
 
@@ -112,44 +112,33 @@ def _side_by_side(config: RunConfig, count: int, parallel: int | None) -> int:
     return chosen
 
 
-def _how_to_go_on(runs: Sequence[SeedRun], run_id: str | None, parallel: int | None) -> str:
-    if not runs[0].manifest:
+def _how_to_resume(runs: Sequence[SeedRun], run_id: str | None, parallel: int | None) -> str:
+    if runs[0].record is None:
         return "stopped before the first seed began."
     command = ["palaestra", "train", str(runs[0].path / "config.yaml"), "--seeds", str(len(runs))]
     command += ["--run-id", run_id] if run_id else []
     command += ["--parallel", str(parallel)] if parallel else []
-    return f"stopped. Go on with: {shlex.join([*command, '--resume', 'auto'])}"
+    return f"stopped. Resume with: {shlex.join([*command, '--resume', 'auto'])}"
 
 
 def _conclude(runs: Sequence[SeedRun], as_json: bool, with_report: bool) -> int:
     """Write the report, print the table or the JSON object, and return the exit code."""
-    page = _report(runs) if with_report else None
+    from palaestra.runs.report import write_report
+    from palaestra.runs.report.build import page_name
+    from palaestra.runs.report.terminal import print_groups
+
+    page, begun = None, [record.run() for run in runs if (record := run.record)]
+    if with_report and begun:
+        page = write_report(begun, RUNS / page_name([runs[0].config.experiment]))
+        if not as_json:
+            print_groups(begun, Console())
+        say(f"report: {page}")
     if as_json:
         print(json.dumps(_as_json(runs, page)))
-    elif page is not None:
-        from palaestra.runs.report.terminal import print_groups
-
-        print_groups(_folders(runs), Console())
-    if page is not None:
-        say(f"report: {page}")
     statuses = {run.status for run in runs}
     if "failed" in statuses:
         return 1
     return 0 if statuses == {"succeeded"} else 130
-
-
-def _report(runs: Sequence[SeedRun]) -> Path | None:
-    """Write one report about the runs that have begun, if any has."""
-    from palaestra.runs.report import write_report
-    from palaestra.runs.report.build import page_name
-
-    folders = _folders(runs)
-    name = page_name([runs[0].config.experiment])
-    return write_report(folders, RUNS / name) if folders else None
-
-
-def _folders(runs: Sequence[SeedRun]) -> list[Path]:
-    return [run.path for run in runs if run.manifest]
 
 
 def _as_json(runs: Sequence[SeedRun], page: Path | None) -> dict[str, Any]:

@@ -16,10 +16,11 @@ import ray
 from ray.exceptions import RayError, RayTaskError
 
 from palaestra.errors import RunError, UserError
-from palaestra.runs.config import EvaluationConfig, resolve
+from palaestra.runs.config import resolve
 from palaestra.runs.evaluation.run import evaluate_run
 from palaestra.runs.progress import say
 from palaestra.runs.store.folder import RUNS, RunFolder
+from palaestra.runs.store.record import RunRecord
 from palaestra.runs.sweeps.progress import SeedsDisplay
 from palaestra.runs.sweeps.run import SeedRun
 from palaestra.runs.training.train import Resume, train
@@ -40,7 +41,7 @@ class Order:
     resume: Resume
     override_config: bool
     baselines: bool
-    """Evaluate the reference agents too."""
+    """Evaluate the baselines too."""
     folder: str
     """The user's working directory."""
     modules: tuple[str, ...]
@@ -131,7 +132,7 @@ class SeedTasks:
         known = isinstance(cause, UserError | RunError)
         run.error = str(cause) if known else f"{type(cause).__name__}: {cause}".partition("\n")[0]
         where = ""
-        if not known and run.manifest:
+        if not known and run.record:
             plain = re.sub(r"\x1b\[[0-9;]*m", "", trace)  # Ray colours it
             RunFolder.open(run.path).log(plain)
             where = f" (traceback: {run.path / 'log.txt'})"
@@ -139,7 +140,7 @@ class SeedTasks:
 
     def _note_death(self, run: SeedRun) -> None:
         """End the attempt in the manifest for a process that could not do it."""
-        if run.manifest.get("status") == "running":
+        if run.record and run.record.manifest.get("status") == "running":
             RunFolder.open(run.path).end_attempt("failed", run.error)
 
     def _interrupt(self) -> None:
@@ -177,16 +178,8 @@ def _train_one(order: Order) -> None:
         return
     if not order.baselines:  # they learn nothing from the training seed: once is enough
         wanted = wanted.model_copy(update={"baselines": ()})
-    if not _is_evaluated(folder, wanted):
+    if not RunRecord(folder.path).is_evaluated(wanted):
         evaluate_run(folder, wanted)
-
-
-def _is_evaluated(folder: RunFolder, wanted: EvaluationConfig) -> bool:
-    from palaestra.runs.report.read import read_run
-
-    run = read_run(folder.path)
-    done = {i.agent for i in run.evaluated if (i.suite, i.step) == (wanted.suite, run.steps)}
-    return {run.learner, *wanted.baselines} <= done
 
 
 @contextmanager

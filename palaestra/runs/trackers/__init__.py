@@ -1,7 +1,7 @@
 """Trackers: the metrics of a run shown by other tools; deleting what they hold loses nothing.
 
     from palaestra.runs.trackers import open_trackers
-    for tracker in open_trackers(["tensorboard", "mlflow"], folder):
+    for tracker in open_trackers(["tensorboard", "mlflow"], RunRecord.open("demo")):
         tracker.log({"train/loss": 0.5}, agent_steps=2048)
         tracker.close()
 

@@ -7,13 +7,10 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 from numbers import Real
 from time import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from palaestra.errors import UserError, did_you_mean
-from palaestra.runs.store.lock import owner_of
-
-if TYPE_CHECKING:
-    from palaestra.runs.store.folder import RunFolder
+from palaestra.runs.store.record import RunRecord
 
 TRACKERS = ("tensorboard", "mlflow", "wandb")
 """The names of the trackers; each is also the name of the package behind it."""
@@ -36,7 +33,7 @@ class Tracker(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Write what is still held back, and how the run ended according to its manifest."""
+        """Write what is still held back, and how the run ended according to its record."""
 
 
 def check_trackers(names: Iterable[str]) -> tuple[str, ...]:
@@ -89,24 +86,6 @@ def wall_time(manifest: Mapping[str, Any], metrics: Mapping[str, Any]) -> float:
     return datetime.fromisoformat(started).timestamp() + float(metrics["t"])
 
 
-def status_of(folder: "RunFolder") -> str:
-    """Return the status of the run; `killed` where it says `running` and no process lives."""
-    status = str(folder.manifest["status"])
-    return "killed" if status == "running" and owner_of(folder.path) is None else status
-
-
-def state_of(folder: "RunFolder", rows: int) -> str:
+def state_of(record: RunRecord, rows: int) -> str:
     """Return a text that changes with what a tracker holding `rows` rows of the run would lack."""
-    attempts = len(folder.manifest["attempts"])
-    return f"{status_of(folder)}, attempt {attempts}, {rows} rows"
-
-
-def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return nested mappings as one: {"env": {"id": 1}} becomes {"env.id": 1}."""
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, Mapping) and value:
-            flat |= flatten(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
+    return f"{record.status}, attempt {len(record.manifest['attempts'])}, {rows} rows"

@@ -10,20 +10,13 @@ from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from palaestra.runs.trackers.base import (
-    Tracker,
-    flatten,
-    scalars,
-    state_of,
-    status_of,
-    wall_time,
-)
+from palaestra.runs.config import flatten
+from palaestra.runs.store.record import RunRecord, safe
+from palaestra.runs.trackers.base import Tracker, scalars, state_of, wall_time
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
     from mlflow.tracking import MlflowClient
-
-    from palaestra.runs.store.folder import RunFolder
 
 STORE = "mlflow.db"
 """Name of the store in the folder of runs."""
@@ -56,18 +49,18 @@ class MlflowTracker(Tracker):
     milliseconds whatever its size.
 
     Args:
-      folder: the run; the store is in the folder that holds it.
+      record: of the run; the store is in the folder that holds its folder.
     """
 
-    def __init__(self, folder: "RunFolder") -> None:
-        self._folder = folder
-        root, run_id = folder.path.parent, folder.manifest["run_id"]
+    def __init__(self, record: RunRecord) -> None:
+        self._record = record
+        root, run_id = record.path.parent, record.id
         self._client = open_store(root)
         for old in find_runs(self._client, run_id):
             _delete(self._client, old)
         run = self._client.create_run(
-            _experiment(self._client, folder.manifest["experiment"], root),
-            start_time=_milliseconds(folder.manifest["started"]),
+            _experiment(self._client, record.manifest["experiment"], root),
+            start_time=_milliseconds(record.manifest["started"]),
             run_name=run_id,
             tags={RUN_ID: run_id},
         )
@@ -88,8 +81,8 @@ class MlflowTracker(Tracker):
             "palaestra.policy": (values.get("policy") or {}).get("name"),
             "palaestra.env": values["env"]["id"],
             "palaestra.seed": values["seed"],
-            "palaestra.status": status_of(self._folder),
-            "palaestra.git_sha": self._folder.manifest["code_version"]["git_sha"],
+            "palaestra.status": self._record.status,
+            "palaestra.git_sha": self._record.manifest["code_version"]["git_sha"],
             "mlflow.note.content": values.get("description"),  # the page's description
         }
         given = [RunTag(key, str(value)) for key, value in tags.items() if value is not None]
@@ -99,7 +92,7 @@ class MlflowTracker(Tracker):
         """Take the metrics, and write all that were taken where it is time."""
         from mlflow.entities import Metric
 
-        self._last = round(1000 * wall_time(self._folder.manifest, metrics))
+        self._last = round(1000 * wall_time(self._record.manifest, metrics))
         self._values += [
             Metric(_name(name), value, self._last, agent_steps)
             for name, value in scalars(metrics).items()
@@ -111,13 +104,14 @@ class MlflowTracker(Tracker):
     def close(self) -> None:
         """Write the rest, the status, and which state of the run folder this is."""
         self._flush()
-        status = status_of(self._folder)
+        record = RunRecord(self._record.path)  # as it is now
+        status = record.status
         self._client.set_tag(self._id, "palaestra.status", status)
         if status in _STATUS:
-            ended = self._folder.manifest["ended"] if status != "killed" else None
+            ended = record.manifest["ended"] if status != "killed" else None
             milliseconds = _milliseconds(ended) if ended else self._last or None
             self._client.set_terminated(self._id, _STATUS[status], milliseconds)
-        self._client.set_tag(self._id, STATE, state_of(self._folder, self._rows))
+        self._client.set_tag(self._id, STATE, state_of(record, self._rows))
 
     def _flush(self) -> None:
         for first in range(0, len(self._values), _MAX_METRICS):
@@ -173,7 +167,7 @@ def _experiment(client: "MlflowClient", name: str, root: Path) -> str:
     if found is None:
         try:
             place = (root / ARTIFACTS).resolve().as_uri()
-            return str(client.create_experiment(name, f"{place}/{_name(name)}"))
+            return str(client.create_experiment(name, f"{place}/{safe(_name(name))}"))
         except MlflowException:  # another run of the experiment was faster
             found = client.get_experiment_by_name(name)
             if found is None:

@@ -2,28 +2,26 @@
 
 import shutil
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
 
+from palaestra.runs.store.record import RunRecord
 from palaestra.runs.trackers.base import Tracker, scalars, wall_time
-
-if TYPE_CHECKING:
-    from palaestra.runs.store.folder import RunFolder
 
 
 class TensorBoardTracker(Tracker):
     """Writes scalars into `tensorboard/` of the run folder, which is emptied first.
 
     Args:
-      folder: the run.
+      record: of the run.
     """
 
-    def __init__(self, folder: "RunFolder") -> None:
+    def __init__(self, record: RunRecord) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        self._folder = folder
-        events = folder.path / "tensorboard"
+        self._record = record
+        events = record.path / "tensorboard"
         shutil.rmtree(events, ignore_errors=True)
         self._writer = SummaryWriter(str(events))
 
@@ -34,7 +32,7 @@ class TensorBoardTracker(Tracker):
 
     def log(self, metrics: Mapping[str, Any], agent_steps: int) -> None:
         """Write one scalar for each metric."""
-        seconds = wall_time(self._folder.manifest, metrics)
+        seconds = wall_time(self._record.manifest, metrics)
         for name, value in scalars(metrics).items():
             self._writer.add_scalar(name, value, agent_steps, walltime=seconds)
 

@@ -14,11 +14,10 @@ from pathlib import Path
 from typing import IO
 
 from palaestra.errors import RunError, UserError
-from palaestra.runs.store.folder import RunFolder
-from palaestra.runs.store.lock import owner_of
+from palaestra.runs.store.record import RunRecord
 from palaestra.runs.trackers.base import require_trackers, state_of
 from palaestra.runs.trackers.mlflow import ARTIFACTS, QUIET, STATE, find_runs, open_store, store_uri
-from palaestra.runs.trackers.replay import history, own_trackers, read_config, replay
+from palaestra.runs.trackers.replay import history, own_trackers, replay
 
 HOST = "127.0.0.1"
 START_S, END_S = 120, 10
@@ -41,19 +40,19 @@ def check_port(port: int) -> None:
             ) from None
 
 
-def find_folders(root: Path) -> list[RunFolder]:
+def find_runs_in(root: Path) -> list[RunRecord]:
     """Return every run in a folder of runs.
 
     Raises:
       UserError: there is none.
     """
-    folders = [RunFolder.open(file.parent) for file in sorted(root.glob("*/manifest.json"))]
-    if not folders:
+    records = [RunRecord.open(root / name) for name in RunRecord.names(root)]
+    if not records:
         raise UserError(
             f"no run in {root}{os.sep}; make one with: palaestra train demo. Runs elsewhere are "
             "found through the environment variable PALAESTRA_RUNS."
         )
-    return folders
+    return records
 
 
 def sync(root: Path, tell: Callable[[str], None]) -> list[str]:
@@ -69,22 +68,21 @@ def sync(root: Path, tell: Callable[[str], None]) -> list[str]:
     Raises:
       UserError: there is no run, or MLflow is not installed.
     """
-    folders = find_folders(root)
+    records = find_runs_in(root)
     require_trackers(["mlflow"])
     client = open_store(root)
     brought = []
-    for folder in folders:
-        run_id = folder.manifest["run_id"]
+    for record in records:
         try:
-            if owner_of(folder.path) and "mlflow" in own_trackers(read_config(folder.path)):
+            if record.owner and "mlflow" in own_trackers(record.config):
                 continue
-            known = [run.data.tags.get(STATE) for run in find_runs(client, run_id)]
-            if known != [state_of(folder, len(history(folder.path)))]:
-                tell(f"bringing run {run_id} to MLflow")
-                replay(folder, ["mlflow"])
-                brought.append(run_id)
+            known = [run.data.tags.get(STATE) for run in find_runs(client, record.id)]
+            if known != [state_of(record, sum(1 for _ in history(record)))]:
+                tell(f"bringing run {record.id} to MLflow")
+                replay(record, ["mlflow"])
+                brought.append(record.id)
         except (UserError, RunError) as error:  # one broken run does not hide the others
-            tell(f"run {run_id} is left out: {error}")
+            tell(f"run {record.id} is left out: {error}")
     return brought
 
 

@@ -3,13 +3,11 @@
 import os
 import shutil
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from palaestra.errors import UserError
-from palaestra.runs.trackers.base import Tracker, scalars, status_of, wall_time
-
-if TYPE_CHECKING:
-    from palaestra.runs.store.folder import RunFolder
+from palaestra.runs.store.record import RunRecord
+from palaestra.runs.trackers.base import Tracker, scalars, wall_time
 
 
 class WandbTracker(Tracker):
@@ -19,30 +17,30 @@ class WandbTracker(Tracker):
     environment variable WANDB_PROJECT, or "palaestra"; the group is the experiment.
 
     Args:
-      folder: the run.
+      record: of the run.
 
     Raises:
       UserError: WANDB_MODE is `online` and no key is known.
     """
 
-    def __init__(self, folder: "RunFolder") -> None:
+    def __init__(self, record: RunRecord) -> None:
         os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
         import wandb
 
-        self._folder = folder
+        self._record = record
         mode = "online" if os.environ.get("WANDB_MODE") == "online" else "offline"
         if mode == "online" and not wandb.login(prompt=False):
             raise UserError(
                 "trackers: WANDB_MODE is 'online' but Weights & Biases knows no key; run "
                 "`wandb login` first, or unset WANDB_MODE to write files only."
             )
-        shutil.rmtree(folder.path / "wandb", ignore_errors=True)
+        shutil.rmtree(record.path / "wandb", ignore_errors=True)
         self._run = wandb.init(
             project=os.environ.get("WANDB_PROJECT", "palaestra"),
-            id=folder.manifest["run_id"],
-            name=folder.manifest["run_id"],
-            group=folder.manifest["experiment"],
-            dir=str(folder.path.resolve()),
+            id=record.id,
+            name=record.id,
+            group=record.manifest["experiment"],
+            dir=str(record.path.resolve()),
             mode=mode,  # type: ignore[arg-type]
             reinit="create_new",
             settings=_settings(),
@@ -58,14 +56,14 @@ class WandbTracker(Tracker):
 
     def log(self, metrics: Mapping[str, Any], agent_steps: int) -> None:
         """Write one row of history."""
-        row = {"agent_steps": agent_steps, "_timestamp": wall_time(self._folder.manifest, metrics)}
+        row = {"agent_steps": agent_steps, "_timestamp": wall_time(self._record.manifest, metrics)}
         self._run.log(row | scalars(metrics))
 
     def close(self) -> None:
         """Write the rest and whether the run failed."""
         import wandb
 
-        self._run.finish(exit_code=int(status_of(self._folder) == "failed"))
+        self._run.finish(exit_code=int(RunRecord(self._record.path).status == "failed"))
         if wandb.run is None:  # `finish` does not wait until the file is whole; this does
             wandb.teardown()
 

@@ -1,5 +1,6 @@
 """Training a run: from its beginning, or on from its last checkpoint."""
 
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Literal
 from palaestra.agents.base import Agent, Learner
 from palaestra.agents.loop import Loop, TrainingEnvs
 from palaestra.errors import UserError
-from palaestra.runs.config import RunConfig, config_difference, config_hash, default_run_id
+from palaestra.runs.config import RunConfig, config_difference, default_run_id
 from palaestra.runs.rollouts.build import build_agent, environment_spaces
 from palaestra.runs.rollouts.make import make_rollouts
 from palaestra.runs.store.folder import LOGS, RUNS, RunFolder, check_run_id
@@ -72,7 +73,7 @@ def train(
             folder = RunFolder.create(run_id, config, root)
         with RunLock(folder.path):
             trainer = Trainer(config, folder, loop, quiet=quiet, evaluator=evaluator)
-            _go_on(trainer, folder, config)
+            _continue(trainer, folder, config)
             begun(folder, config, trainer.agent_steps)
             trainer.run()
     return folder
@@ -81,7 +82,7 @@ def train(
 def find_run(
     config: RunConfig, run_id: str, root: Path, resume: Resume, override_config: bool
 ) -> RunFolder | None:
-    """Return the folder of the run to go on with, or None where one has to be made.
+    """Return the folder of the run to continue, or None where one has to be made.
 
     Raises:
       UserError: the run exists or does not, against what `resume` says, or differs.
@@ -92,13 +93,16 @@ def find_run(
     if resume == "auto" and not RunFolder.exists(run_id, root):
         RunFolder.check_free(run_id, root)
         return None
-    folder = RunFolder.open(root / check_run_id(run_id))
-    differences = config_difference(folder.config(), config)
+    folder = RunFolder.open(root / check_run_id(run_id), allow_plugins=config.plugins)
+    folder.check_links()
+    differences = config_difference(folder.trained_config(), config)
     if differences and not override_config:
+        edited = config_difference(folder.trained_config(), folder.config()) == differences
+        where = " (config.yaml was changed since)" if edited else ""
         raise UserError(
-            f"run {run_id!r} has another configuration:\n  "
+            f"run {run_id!r} has another configuration{where}:\n  "
             + "\n  ".join(differences)
-            + "\nChoose another --run-id, or go on with the new values by --override-config."
+            + "\nChoose another --run-id, or continue with the new values by --override-config."
         )
     return folder
 
@@ -121,9 +125,19 @@ def _built(config: RunConfig) -> Iterator[Loop]:
         loop.close()
 
 
-def _go_on(trainer: Trainer, folder: RunFolder, config: RunConfig) -> None:
-    """Bring the trainer where the run's last whole checkpoint was made, if there is one."""
+def _continue(trainer: Trainer, folder: RunFolder, config: RunConfig) -> None:
+    """Bring the trainer where the run's last whole checkpoint was made, if there is one.
+
+    Raises:
+      UserError: the checkpoint does not fit, or the run has had one and it is gone.
+    """
     found = trainer.checkpoints.recover(folder.config_hashes)
+    if found is None and folder.progress:
+        raise UserError(
+            f"{folder.checkpoints}: no checkpoint here, but the run has been at step "
+            f"{folder.progress:,}. Put the folder back (is its disk mounted?), then continue; or "
+            "start again under another --run-id. Nothing was changed."
+        )
     if found is not None:
         name, state = found
         try:
@@ -135,11 +149,17 @@ def _go_on(trainer: Trainer, folder: RunFolder, config: RunConfig) -> None:
                 f"{folder.checkpoints / name}: does not fit this configuration: {error}. "
                 "Nothing was changed."
             ) from error
+        if trainer.agent_steps < folder.progress:
+            warnings.warn(
+                f"{folder.checkpoints}: the newest checkpoint is {name}, but the run has been at "
+                f"step {folder.progress:,}; what came after is computed again",
+                stacklevel=2,
+            )
     elif folder.manifest["attempts"]:
         folder.cut_logs(dict.fromkeys(LOGS, 0))  # killed before its first checkpoint
-    differences = config_difference(folder.config(), config)
-    # Also where nothing differs: a newer version may store the same configuration in other words.
-    if config_hash(config) not in folder.config_hashes or differences:
+    differences = config_difference(folder.trained_config(), config)
+    folder.adopt(config)
+    if differences:
         folder.change_config(config, differences)
 
 

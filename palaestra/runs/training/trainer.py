@@ -14,7 +14,7 @@ import numpy as np
 from palaestra.agents.loop import EpisodeBatch, Iteration, Loop, join_episodes
 from palaestra.errors import RunError
 from palaestra.experience.weights import Weights
-from palaestra.runs.config import RunConfig, config_hash
+from palaestra.runs.config import RunConfig
 from palaestra.runs.progress import ProgressDisplay, say
 from palaestra.runs.store.checkpoints import Checkpoints
 from palaestra.runs.store.folder import LOGS, RunFolder
@@ -58,9 +58,10 @@ class Trainer:
         keep = config.checkpoint
         self.checkpoints = Checkpoints(folder.checkpoints, keep.keep_last, keep.keep_every)
         self._every = keep.every or max(1, -(-config.total_steps // 10))
-        self._num_checkpoints = 0
         by_evaluation = config.evaluation is not None and config.evaluation.every is not None
         self._best_by = keep.best or ("evaluation/score" if by_evaluation else None)
+        self._num_checkpoints = 0  # scheduled ones
+        self._on_schedule = False  # whether the last round passed a multiple of `every`
         self._best: float | None = None  # of the metric that decides which checkpoint is best
         self._line: dict[str, Any] = {}  # the last one of metrics
         self._since: list[EpisodeBatch] = []  # episodes since the last line of metrics
@@ -179,7 +180,7 @@ class Trainer:
             "time/collect_s": self._collect_s,
             "time/learn_s": self._learn_s,
         }
-        line = {k: v for k, v in line.items() if not (isinstance(v, float) and math.isnan(v))}
+        line = {k: v for k, v in line.items() if _is_finite(v)}
         self.folder.write_metrics(line)
         self._line = line
         self._last, self._last_steps = now, self.agent_steps
@@ -200,10 +201,15 @@ class Trainer:
         return self._interrupted or bool(self._ended_by)
 
     def _is_due(self, before: int) -> bool:
-        """Whether a checkpoint is due, by agent steps or by time."""
+        """Whether a checkpoint is due after a round, by agent steps or by time.
+
+        Those by agent steps are the scheduled ones. They alone count for `keep_every` and `best`,
+        so that neither time nor an interruption has a say in what is kept.
+        """
+        self._on_schedule = self.agent_steps // self._every > before // self._every
         if self.agent_steps >= self.config.total_steps:
             return False  # the last one follows
-        if self.agent_steps // self._every > before // self._every:
+        if self._on_schedule:
             return True
         if not self.loop.restores_environments:
             return False  # it would change the run, which only agent steps may decide
@@ -214,7 +220,7 @@ class Trainer:
         """Whether the chosen metric is better than at any checkpoint before, and remember it."""
         wanted = self.config.checkpoint
         value = self._line.get(self._best_by) if self._best_by else None
-        if value is None:
+        if value is None or not math.isfinite(value):
             return False
         sign = 1 if wanted.best_is == "max" else -1
         if self._best is not None and sign * value <= sign * self._best:
@@ -245,12 +251,14 @@ class Trainer:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on exactly where `state_dict` was taken; what was recorded after it is cut off.
+        """Continue exactly where `state_dict` was taken; what was recorded after it is cut off.
 
         Raises:
           UserError: the files of the run do not belong to the checkpoint.
         """
         run = state["run"]
+        if run["logs"] is not None:
+            self.folder.check_logs(run["logs"])
         self.loop.load_state_dict(state["loop"])
         if run["logs"] is not None:
             self.folder.cut_logs(run["logs"])
@@ -273,23 +281,38 @@ class Trainer:
         """Write a checkpoint; its part `actor` alone is enough to act.
 
         Args:
-          wait: return when it is on disk; else it is written while training goes on.
+          wait: return when it is on disk; else it is written while training continues.
+
+        Raises:
+          RunError: the weights are not finite, or this checkpoint or the one before cannot be
+            written.
         """
+        self.checkpoints.wait()
         if not self.loop.restores_environments:
             self.loop.reset_environments()
-        self._num_checkpoints += 1
-        best = self._is_best()
+        weights = self.loop.weights()
+        for name, weight in weights.items():
+            if np.issubdtype(weight.dtype, np.inexact) and not np.isfinite(weight).all():
+                raise RunError(
+                    f"weight {name!r} is not finite at step {self.agent_steps:,}; the checkpoints "
+                    "before are kept, and none is written of this state."
+                )
+        scheduled, self._on_schedule = self._on_schedule, False
+        self._num_checkpoints += scheduled
+        finished = self.agent_steps >= self.config.total_steps
+        best = (scheduled or finished) and self._is_best()
         self.checkpoints.save(
             self.agent_steps,
-            {"actor": self.loop.weights(), **self.state_dict()},
+            {"actor": weights, **self.state_dict()},
             {
                 "run_id": self.folder.manifest["run_id"],
-                "config_hash": config_hash(self.config),
+                "config_hash": self.folder.manifest["config_hash"],
             },
-            number=self._num_checkpoints,
+            number=self._num_checkpoints if scheduled else None,
             best=best,
             flush=[self.folder.path / name for name in LOGS],
             wait=wait,
+            written=lambda step: self.folder.update_manifest(checkpoint_step=step),
         )
         self._last_saved = time.perf_counter()
 
@@ -323,13 +346,14 @@ class Trainer:
         )
 
     def _open_trackers(self) -> list[Any]:
+        from palaestra.runs.store.record import RunRecord
         from palaestra.runs.trackers import open_trackers
 
         def tell(message: str) -> None:
             self.folder.log(message)
             say(message)
 
-        return list(open_trackers(self.config.all_trackers, self.folder, tell))
+        return list(open_trackers(self.config.all_trackers, RunRecord(self.folder.path), tell))
 
     def _progress(self) -> ProgressDisplay:
         return ProgressDisplay(
@@ -350,6 +374,11 @@ class Trainer:
             return {n: signal.signal(n, stop) for n in (signal.SIGINT, signal.SIGTERM)}
         except ValueError:  # not in the main thread: whoever owns it handles signals
             return {}
+
+
+def _is_finite(value: Any) -> bool:
+    """Whether it can stand in a line of metrics, which is JSON."""
+    return not isinstance(value, float | np.floating) or math.isfinite(value)
 
 
 def _note(line: dict[str, Any] | None) -> str:

@@ -88,8 +88,9 @@ def pair(
     features = PolicyFeatures(seen, name, **options).double()
     policy = policies.make(name, bare, ACTIONS, seed=1, separate_critic=False, **options).double()
     assert isinstance(policy, SequencePolicy)
-    missing, _ = features.load_state_dict(policy.state_dict(), strict=False)
+    missing, heads = features.load_state_dict(policy.state_dict(), strict=False)
     assert not missing
+    assert all(path.startswith(("action_head.", "value_head.")) for path in heads)
     return features, policy
 
 
@@ -165,7 +166,7 @@ def test_gradients_reach_every_parameter(name: str, options: dict[str, Any]) -> 
     first[:4, 0] = 1
     y = features({"history": torch.randn(8, 4, 4), "first": first})
     assert y.shape == (8, features.features_dim)
-    # A projection: the sum over a layer norm's output is constant.
+    # A projection, so that no direction is left out.
     (y @ torch.randn(features.features_dim)).sum().backward()
     for parameter_name, parameter in features.named_parameters():
         assert parameter.grad is not None, parameter_name
@@ -300,7 +301,7 @@ def test_a_saved_model_is_loaded_with_its_features(
 
 def test_initial_weights_are_the_policys_own() -> None:
     model = recall_model("attention", width=16, heads=2)
-    linear = model.policy.features_extractor.backbone.blocks[0].mlp[0]
+    linear = model.policy.features_extractor.backbone.blocks[0].mlp.gate_up
     gram = linear.weight.T @ linear.weight
     assert not torch.allclose(gram, 2 * torch.eye(16), atol=1e-3)
     # Stable-Baselines3's rule holds for its own heads, and others may apply what they like.

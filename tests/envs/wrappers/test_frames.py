@@ -140,15 +140,19 @@ def test_under_a_next_step_autoreset_an_episode_begins_one_step_after_the_end(wr
         over = ended
 
 
-def test_a_row_that_is_reset_alone_begins_alone() -> None:
-    envs = VectorFrameStack(RowsVectorEnv([lambda: Walk(terminates=False)] * N), frames=3)
+@pytest.mark.parametrize("wrap", [VectorHistory, VectorFrameStack])
+def test_a_row_that_is_reset_alone_begins_alone(wrap: Any) -> None:
+    envs = wrap(RowsVectorEnv([lambda: Walk(terminates=False)] * N))
     envs.reset(seed=0)
     before, *_ = envs.step(np.zeros(N, int))
-    mask = np.array([False, True, False])
-    after, _ = envs.reset(options={"reset_mask": mask})
+    after, _ = envs.reset(options={"reset_mask": np.array([False, True, False])})
+    others = [0, 2]
+    if wrap is VectorHistory:
+        assert (after["first"][1, -1], after["first"][0, -2]) == (1, 1)
+        before, after = before["history"], after["history"]
     assert (after[1] == after[1, 0]).all()
     assert not (after[1, 0] == before[1, -1]).all()
-    assert (after[0, -2] == before[0, -1]).all()
+    assert (after[others] == before[others]).all()
 
 
 def test_an_observation_that_was_shown_is_not_changed_by_later_steps() -> None:

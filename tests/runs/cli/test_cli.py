@@ -97,7 +97,7 @@ def test_a_run_id_that_exists_is_refused_and_nothing_is_lost(finished: Path) -> 
         (["train", "cartpole", "-o", "agent.name=ucb", "-o", "policy=null"], "does not learn"),
         (
             ["evaluate", "ucbb", "--suite", "bandit"],
-            "'ucbb' is neither a reference agent nor a run",
+            "'ucbb' is neither a baseline nor a run",
         ),
         (["evaluate", "ucb", "--suite", "bandits"], "unknown suite 'bandits'"),
         (["evaluate", "ucb", "--suite", "bandit", "--task", "k3"], "no task 'k3'"),

@@ -127,15 +127,17 @@ def test_agents_see_the_same_instances_and_the_same_rewards() -> None:
 def test_scores_are_one_minus_regret_over_the_regret_of_uniform_play() -> None:
     result = ucb().tasks[0]
     regret, score = result.metrics["regret"], result.score
-    assert score.mean == pytest.approx(1 - regret.mean / result.task.reference["regret/random"])
+    assert score.mean.value == pytest.approx(
+        1 - regret.mean.value / result.task.reference["regret/random"]
+    )
 
 
 def test_uniform_play_scores_zero_and_its_interval_covers_the_exact_regret() -> None:
     found = evaluate(rule("random"), BANDIT, seeds=10, episodes=64, agent="random", tasks=ONE)
     regret = found.tasks[0].metrics["regret"]
     error = np.std(regret.by_seed, ddof=1) / np.sqrt(10)
-    assert abs(regret.mean - 50 / 3) < 4 * error
-    assert abs(found.aggregate["mean"][0]) < 4 * error / (50 / 3)
+    assert abs(regret.mean.value - 50 / 3) < 4 * error
+    assert abs(found.aggregate["mean"].value) < 4 * error / (50 / 3)
 
 
 def test_uniform_and_perfect_tictactoe_have_their_exact_returns() -> None:
@@ -153,8 +155,8 @@ def test_uniform_and_perfect_tictactoe_have_their_exact_returns() -> None:
         error = returns.std(ddof=1) / np.sqrt(len(returns))
         assert abs(returns.mean() - result.task.low) < 4 * error, result.task.id
     for result in perfect.tasks:
-        assert result.metrics["loss"].mean == 0
-        assert result.metrics["blunder_rate"].mean == 0
+        assert result.metrics["loss"].mean.value == 0
+        assert result.metrics["blunder_rate"].mean.value == 0
 
 
 def test_blunders_of_uniform_play_have_their_exact_rates() -> None:
@@ -165,7 +167,7 @@ def test_blunders_of_uniform_play_have_their_exact_rates() -> None:
     for name, exact in (("blunder_rate", 0.318), ("blunder_rate_possible", 0.578)):
         error = np.std(metrics[name].by_seed, ddof=1) / np.sqrt(5)
         # Five seeds: the 99.9 % quantile of Student's t with 4 degrees of freedom is 7.2.
-        assert abs(metrics[name].mean - exact) < 7.2 * error + 0.0005
+        assert abs(metrics[name].mean.value - exact) < 7.2 * error + 0.0005
 
 
 def test_a_strip_holds_the_first_episodes_step_by_step() -> None:
@@ -227,8 +229,9 @@ def test_few_seeds_warn_and_one_seed_says_what_its_interval_is_over() -> None:
     alone = ucb(seeds=1)
     assert "over its episodes" in alone.warnings[0]
     assert alone.to_json()["intervals"]["over"] == "episodes"
-    low, high, *_ = alone.tasks[0].metrics["regret"].mean_interval
-    assert low < alone.tasks[0].metrics["regret"].mean < high
+    regret = alone.tasks[0].metrics["regret"].mean
+    low, high = regret.bounds
+    assert low < regret.value < high
 
 
 def test_seeds_are_the_unit_of_replication() -> None:
@@ -236,21 +239,22 @@ def test_seeds_are_the_unit_of_replication() -> None:
     rows = ucb(seeds=5, episodes=16).rows
     means = [np.mean([r["regret"] for r in rows if r["seed"] == seed]) for seed in range(5)]
     assert np.allclose(found.by_seed, means)
-    assert found.iqm == pytest.approx(np.mean(sorted(means)[1:-1]))
-    assert min(means) <= found.mean_interval.low < found.mean_interval.high <= max(means)
+    assert found.iqm.value == pytest.approx(np.mean(sorted(means)[1:-1]))
+    low, high = found.mean.bounds
+    assert min(means) <= low < high <= max(means)
 
 
 def test_shares_of_steps_are_pooled_within_a_seed() -> None:
     rng = np.random.default_rng(0)
     values, weights = np.array([1.0, 0.0, np.nan]), np.array([1.0, 3.0, 0.0])
-    assert estimate([values], [weights], rng, 100).mean == pytest.approx(1 / 4)
+    assert estimate([values], [weights], rng, 100).mean.value == pytest.approx(1 / 4)
     two = estimate([values, np.ones(3)], [weights, np.ones(3)], rng, 100)
     assert two.by_seed == pytest.approx((1 / 4, 1))
 
 
 def test_a_metric_that_is_defined_nowhere_is_not_a_number() -> None:
     nothing = estimate([np.full(2, np.nan)] * 2, [np.zeros(2)] * 2, np.random.default_rng(0), 10)
-    assert math.isnan(nothing.mean)
+    assert math.isnan(nothing.mean.value)
 
 
 def test_a_folder_holds_every_episode_and_the_summary(tmp_path: Path) -> None:
@@ -272,7 +276,7 @@ def test_the_table_names_seeds_episodes_mode_and_versions() -> None:
     console = Console(record=True, width=200, file=io.StringIO())
     print_comparison([ucb(), ucb(agent="again", mode="greedy")], console)
     text = console.export_text()
-    for part in ("over 3 seeds", "8 episodes", "ucb: sample, again: greedy", "gymnasium"):
+    for part in ("over 3 evaluation seeds", "8 episodes", "sample for ucb", "greedy for again"):
         assert part in text, part
     assert "warning" in text
 
@@ -288,7 +292,7 @@ def test_other_wrappers_can_replace_those_of_the_tasks() -> None:
     found = evaluate(
         rule("random"), TICTACTOE, seeds=1, episodes=64, tasks=["random-first"], wrappers=()
     )
-    assert found.tasks[0].metrics["illegal_rate"].mean > 0
+    assert found.tasks[0].metrics["illegal_rate"].mean.value > 0
 
 
 def test_a_suite_of_other_environments_is_scored_by_its_return() -> None:
@@ -296,6 +300,6 @@ def test_a_suite_of_other_environments_is_scored_by_its_return() -> None:
     suite = Suite("cart", 1, (replace(task, tags=("control",)),), "four episodes")
     found = evaluate(rule("random"), suite, seeds=2, repetitions=50)
     result = found.tasks[0]
-    assert result.score.mean == pytest.approx(result.metrics["return"].mean / 100)
-    assert result.metrics["length"].mean == result.metrics["return"].mean
+    assert result.score.mean.value == pytest.approx(result.metrics["return"].mean.value / 100)
+    assert result.metrics["length"].mean.value == result.metrics["return"].mean.value
     assert "regret" not in result.metrics

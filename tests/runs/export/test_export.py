@@ -263,9 +263,7 @@ def test_the_default_place_is_named_after_agent_and_environment(
 
 
 def test_a_name_with_strokes_still_names_one_folder() -> None:
-    config = config_of("ppo-gru")
-    strange = config.model_copy(update={"agent": {"name": "sb3/dqn"}, "policy": None})
-    assert export_name(strange) == "sb3-dqn-GaussianBandit-v0"
+    assert export_name("sb3/dqn", "palaestra/GaussianBandit-v0") == "sb3-dqn-GaussianBandit-v0"
 
 
 def test_an_export_is_replaced_only_when_asked(runs: dict[str, RunFolder], tmp_path: Path) -> None:

@@ -12,8 +12,6 @@ from palaestra.runs.config import load_config
 from palaestra.runs.jobs import status as module
 from palaestra.runs.jobs.client import Cluster, NoAnswerError
 from palaestra.runs.jobs.status import (
-    Progress,
-    last_line,
     read_progress,
     show_jobs,
     show_logs,
@@ -22,16 +20,19 @@ from palaestra.runs.jobs.status import (
 )
 from palaestra.runs.store.folder import RunFolder
 from palaestra.runs.store.lock import RunLock
+from palaestra.runs.store.record import Progress
 
 CONFIG = load_config("demo", ["threads=1", "total_steps=1000"])
 HERE = "http://here:1"
 
 
 @pytest.fixture
-def runs(tmp_path: Path) -> Iterator[Path]:
-    """A runs directory in which `r` is at a quarter and goes on."""
+def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A runs directory in which the job `r` is at a quarter and still runs."""
+    monkeypatch.setenv("RAY_JOB_SUBMISSION_ID", "r-a2")
     folder = RunFolder.create("r", CONFIG, tmp_path / "runs")
     folder.begin_attempt(0)
+    monkeypatch.delenv("RAY_JOB_SUBMISSION_ID")
     folder.write_metrics({"agent_steps": 150, "time/agent_steps_per_s": 40.0})
     folder.write_metrics({"agent_steps": 250, "time/agent_steps_per_s": 50.0})
     with RunLock(folder.path):
@@ -84,21 +85,6 @@ def test_a_run_without_a_line_stands_at_its_beginning(tmp_path: Path) -> None:
     RunFolder.create("new", CONFIG, tmp_path)
     assert str(read_progress(tmp_path / "new")) == "0/1,000 steps (0%)"
     assert read_progress(tmp_path / "nothing") is None
-
-
-@pytest.mark.parametrize(
-    ("text", "line"),
-    [
-        ("", {}),
-        ('{"a": 1', {}),
-        ('{"a": 1}\n', {"a": 1}),
-        ('{"a": 1}\n{"a": 2}\n{"a"', {"a": 2}),
-        ("\0\n", {}),
-    ],
-)
-def test_half_a_line_is_no_line(tmp_path: Path, text: str, line: dict[str, int]) -> None:
-    (tmp_path / "m").write_text(text)
-    assert last_line(tmp_path / "m") == line
 
 
 def test_the_table_shows_every_submission_and_progress_where_it_can_be_seen(
@@ -180,7 +166,18 @@ def test_a_run_of_this_machine_is_found_where_the_cluster_does_not_know_it(
     show_status("own", HERE, runs, as_json=False)
     out, err = capsys.readouterr()
     assert "created" in out
-    assert "does not know it" in err
+    assert err == ""
+
+
+@pytest.mark.usefixtures("no_cluster")
+def test_a_run_that_was_never_submitted_is_shown_without_a_word_on_clusters(
+    runs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    RunFolder.create("own", CONFIG, runs).begin_attempt(0)
+    show_status("own", HERE, runs, as_json=False)
+    out, err = capsys.readouterr()
+    assert "killed" in out
+    assert err == ""
 
 
 def test_logs_are_those_of_the_job(

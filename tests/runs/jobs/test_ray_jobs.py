@@ -1,4 +1,4 @@
-"""Submission to a real cluster: runs end, are not started over, and go on where they stopped."""
+"""Submission to a real cluster: runs end, are not started over, and resume where they stopped."""
 
 import json
 import os
@@ -126,7 +126,7 @@ def test_a_job_stopped_half_way_goes_on_when_it_is_submitted_again(
     assert first.stdout == "long-a1\n", first.stderr
     same = palaestra("submit", *arguments)
     assert same.stdout == "long-a1\n"
-    assert "goes on already" in same.stderr
+    assert "active already" in same.stderr
     wait(palaestra, "long", lambda run: bool(run["progress"] and run["progress"]["agent_steps"]))
     assert palaestra("stop", "long").returncode == 0
     stopped = wait(palaestra, "long", lambda run: run["status"] != "RUNNING")

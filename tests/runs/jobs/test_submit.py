@@ -17,6 +17,7 @@ from palaestra.runs.jobs.client import Cluster, Submission
 from palaestra.runs.jobs.package import Upload
 from palaestra.runs.jobs.submit import Decision, Job, decide, prepare, submit, submit_and_show
 from palaestra.runs.store.folder import RunFolder
+from palaestra.runs.store.record import RunRecord
 
 CONFIG = load_config("demo", ["threads=1", "evaluation=null"])
 
@@ -30,7 +31,7 @@ def job(tmp_path: Path) -> Job:
 
 def finished(job: Job, status: str = "succeeded") -> RunFolder:
     folder = RunFolder.create(job.run_id, job.config, job.storage)
-    folder.update_manifest(status=status)
+    folder.update_manifest(status=status, agent_steps=job.config.total_steps)
     return folder
 
 
@@ -53,7 +54,7 @@ def test_the_first_attempt_is_one(job: Job) -> None:
 
 
 @pytest.mark.parametrize("status", ["PENDING", "RUNNING"])
-def test_an_attempt_that_goes_on_is_attached_to(job: Job, status: str) -> None:
+def test_an_active_attempt_is_attached_to(job: Job, status: str) -> None:
     client = FakeClient()
     client.add("r-a1", "FAILED")
     client.add("r-a2", status, config_hash=config_hash(CONFIG))
@@ -81,12 +82,16 @@ def test_a_run_that_succeeded_is_not_submitted_again(job: Job) -> None:
     assert not client.submitted
 
 
-def test_a_run_whose_evaluation_was_lost_is_submitted_again(tmp_path: Path) -> None:
+def test_a_run_whose_evaluation_or_report_was_lost_is_submitted_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     config = load_config("demo", ["threads=1"])
     job = Job(config, "r", tmp_path, Upload(tmp_path))
-    folder = finished(job)
+    finished(job)
     assert submit(Cluster(FakeClient(), "here"), job).what == "submit"
-    (folder.path / "report.html").write_text("")
+    monkeypatch.setattr(RunRecord, "is_evaluated", lambda record, wanted: True)
+    assert submit(Cluster(FakeClient(), "here"), job).what == "submit"
+    monkeypatch.setattr(RunRecord, "is_reported", lambda record: True)
     assert submit(Cluster(FakeClient(), "here"), job).what == "done"
 
 
@@ -98,7 +103,7 @@ def test_the_loser_of_two_submitters_attaches_to_the_winners_job(job: Job) -> No
 
 def test_the_loser_with_another_configuration_is_told_so(job: Job) -> None:
     client = FakeClient(rivals=[("r-a1", {"config_hash": "deadbeef"})])
-    with pytest.raises(UserError, match=r"r-a1 goes on with another configuration.*deadbeef"):
+    with pytest.raises(UserError, match=r"r-a1 is active with another configuration.*deadbeef"):
         submit(Cluster(client, "here"), job)
 
 
@@ -236,7 +241,7 @@ def test_ctrl_c_leaves_the_job_running_and_says_so(
     monkeypatch.setattr(module, "connect", lambda address: Cluster(client, address))
     with pytest.raises(KeyboardInterrupt):
         submit_and_show(job, "http://here:1", follow_job=True)
-    assert "r-a1 goes on without you" in capsys.readouterr().err
+    assert "r-a1 continues without you" in capsys.readouterr().err
     assert not client.stopped
 
 

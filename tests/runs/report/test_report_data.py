@@ -7,16 +7,28 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from report_example import TASK, bandit_summary, write_identity, write_json, write_lines, write_run
+from report_example import (
+    AGENT,
+    BASELINES,
+    PLACE,
+    TASK,
+    read_run,
+    read_runs,
+    summary_of,
+    write_identity,
+    write_json,
+    write_lines,
+    write_run,
+)
 
 from palaestra.errors import UserError
+from palaestra.runs.report.build import check_given
 from palaestra.runs.report.curves import Line, band, charts, thin
 from palaestra.runs.report.data import gather
+from palaestra.runs.report.estimate import Estimate
 from palaestra.runs.report.format import counted, duration, listed, number
 from palaestra.runs.report.groups import group_runs
 from palaestra.runs.report.provenance import commands
-from palaestra.runs.report.read import read_run, read_runs
-from palaestra.runs.report.results import Figure
 from palaestra.runs.report.strip import BanditEpisode, Game, Play, spread
 from palaestra.runs.report.summary import _side
 from palaestra.runs.report.tables import Row, levels, tables
@@ -98,30 +110,31 @@ def test_returns_come_from_the_episodes_where_metrics_lack_them(tmp_path: Path) 
     assert run.num_episodes == 2
 
 
-def test_reference_lines_stand_at_the_references_in_the_training_environment(
+def test_levels_are_those_of_the_baselines_in_the_training_environment(
     tmp_path: Path,
 ) -> None:
-    groups = group_runs([read_run(write_run(tmp_path))])
+    folder = write_run(tmp_path)
+    groups = group_runs([read_run(folder)])
     found = {level.label: level.value for level in levels(groups)["rollout/regret"]}
-    expected = bandit_summary("ucb")["tasks"][0]["metrics"]["regret"]["mean"]
-    assert found["ucb"] == pytest.approx(expected)
-    assert "ppo-gru" not in found
+    assert found["ucb"] == summary_of(folder, "ucb")["tasks"][0]["metrics"]["regret"]["mean"]
+    assert found.keys() == set(BASELINES)
 
 
-def test_reference_lines_are_left_out_where_the_task_is_another_environment(tmp_path: Path) -> None:
+def test_levels_are_left_out_where_the_task_is_another_environment(tmp_path: Path) -> None:
     folder = write_run(tmp_path)
     for path in folder.glob("eval/*/*/summary.json"):
         summary = json.loads(path.read_text())
-        summary["tasks"][0]["env_kwargs"] = {"num_arms": 20}
+        summary["tasks"][0]["env_kwargs"] = {"K": 20}
         write_json(path, summary)
     assert levels(group_runs([read_run(folder)])) == {}
 
 
 def test_table_holds_the_summary_and_marks_the_lowest_regret_as_best(tmp_path: Path) -> None:
-    (table,) = tables(group_runs([read_run(write_run(tmp_path))]))
+    folder = write_run(tmp_path)
+    (table,) = tables(group_runs([read_run(folder)]))
     assert table.task == TASK
     by_agent = {row.agent: row.cells["regret"] for row in table.rows}
-    stored = bandit_summary("random")["tasks"][0]["metrics"]["regret"]
+    stored = summary_of(folder, "random")["tasks"][0]["metrics"]["regret"]
     assert by_agent["random"].value == pytest.approx(stored["mean"])
     assert by_agent["random"].low == pytest.approx(stored["mean_low"])
     assert table.primary.key == "regret"
@@ -134,8 +147,7 @@ def test_several_runs_are_averaged_with_the_run_as_unit(tmp_path: Path) -> None:
     folders = [write_run(tmp_path, seed) for seed in range(3)]
     (table,) = tables(group_runs(read_runs(folders)))
     stored = [
-        bandit_summary("ppo-gru", seed, 0.95)["tasks"][0]["metrics"]["regret"]["mean"]
-        for seed in range(3)
+        summary_of(folder, AGENT)["tasks"][0]["metrics"]["regret"]["mean"] for folder in folders
     ]
     figure = next(row for row in table.rows if row.trained).cells["regret"]
     assert figure.value == pytest.approx(np.mean(stored))
@@ -167,14 +179,14 @@ def test_what_an_evaluation_saves_is_read_as_it_was_found(tmp_path: Path) -> Non
         )
     ]
     for evaluation in evaluations:
-        evaluation.save(folder / "eval" / f"{evaluation.suite}-200000" / evaluation.agent)
+        evaluation.save(folder / "eval" / f"{evaluation.suite}-4000" / evaluation.agent)
     report = gather([read_run(folder)])
     bandit, game = report.tables
     found = {row.agent: row.cells["regret"] for row in bandit.rows}
     for evaluation in evaluations[:2]:
         estimate = evaluation.tasks[0].metrics["regret"]
-        assert found[evaluation.agent].value == estimate.mean
-        assert found[evaluation.agent].bounds == tuple(estimate.mean_interval[:2])
+        assert found[evaluation.agent].value == estimate.mean.value
+        assert found[evaluation.agent].bounds == estimate.mean.bounds
     assert {"win", "draw", "loss"} <= {column.key for column in game.columns}
     first = report.strips[0]
     assert isinstance(first, BanditEpisode)
@@ -193,16 +205,16 @@ def test_few_seeds_are_warned_of(tmp_path: Path) -> None:
 def test_agents_on_the_same_seeds_are_compared_by_their_paired_difference() -> None:
     hard = dict(enumerate([1.0, 9.0, 2.0, 8.0, 5.0]))
     better = {seed: value - 0.5 for seed, value in hard.items()}
-    one, other = Figure(4.5, 2, 7, better), Figure(5.0, 2, 8, hard)
+    one, other = Estimate(4.5, 2, 7, better), Estimate(5.0, 2, 8, hard)
     assert _side(one, other, "lower") == "better"
     assert _side(one, other, "higher") == "worse"
-    assert _side(Figure(4.5, 2, 7), Figure(5.0, 2, 8), "lower") == "equal"
-    assert _side(Figure(1.0, 0, 2), Figure(5.0, 3, 8), "lower") == "better"
+    assert _side(Estimate(4.5, 2, 7), Estimate(5.0, 2, 8), "lower") == "equal"
+    assert _side(Estimate(1.0, 0, 2), Estimate(5.0, 3, 8), "lower") == "better"
 
 
-def test_verdict_names_agent_environment_figure_and_references(tmp_path: Path) -> None:
+def test_verdict_names_agent_environment_figure_and_baselines(tmp_path: Path) -> None:
     verdict = gather([read_run(write_run(tmp_path))]).verdict
-    for part in ("ppo", "gru", "palaestra/GaussianBandit-v0", "200,000", "95 %", "random", "ucb"):
+    for part in ("ppo", "gru", "palaestra/GaussianBandit-v0", "4,000", "95 %", "random", "ucb"):
         assert part in verdict
 
 
@@ -221,11 +233,12 @@ def test_commands_repeat_training_and_every_evaluation_that_it_does_not_include(
     folder = write_run(tmp_path)
     name = folder.name
     checkout, train = commands(read_run(folder))
-    assert checkout.startswith("git checkout 4f2a9c1d")
+    assert checkout == "git checkout 4f2a9c1d7be0"
     assert train == f"palaestra train runs/{name}/config.yaml --run-id {name}-again"
-    write_json(folder / "eval" / "grid-200000" / "summary.json", bandit_summary("ppo-gru"))
+    other = {**summary_of(folder, AGENT), "suite": "grid"}
+    write_json(folder / "eval" / "grid-4000" / "summary.json", other)
     assert commands(read_run(folder))[2:] == [
-        f"palaestra evaluate {name}-again --suite grid --seeds 5 --mode greedy",
+        f"palaestra evaluate {name}-again --suite grid --seeds 5 --mode sample",
         f"palaestra report {name}-again",
     ]
 
@@ -237,48 +250,12 @@ def test_unfinished_runs_are_noted(tmp_path: Path) -> None:
     assert any("stopped" in notice for notice in gather([read_run(folder)]).notices)
 
 
-def test_a_folder_that_is_no_run_is_named_with_what_is_expected(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"nowhere.*is not a folder.*config\.yaml"):
-        read_run(tmp_path / "nowhere")
-    with pytest.raises(UserError, match=r"has no config\.yaml"):
-        read_run(tmp_path)
-    with pytest.raises(UserError, match="no run was given"):
-        read_runs([])
-
-
-def test_the_same_run_twice_is_refused(tmp_path: Path) -> None:
-    folder = write_run(tmp_path)
+def test_no_run_and_the_same_run_twice_are_refused(tmp_path: Path) -> None:
+    run = read_run(write_run(tmp_path))
     with pytest.raises(UserError, match="given twice"):
-        read_runs([folder, folder])
-
-
-@pytest.mark.parametrize("name", ["metrics.jsonl", "episodes.jsonl"])
-def test_broken_lines_are_named_by_file_and_line(tmp_path: Path, name: str) -> None:
-    write_identity(tmp_path, "run", "run", 0)
-    (tmp_path / name).write_text('{"agent_steps": 1}\n{"agent_st\n{"agent_steps": 3}\n')
-    with pytest.raises(UserError, match=rf"{name}, line 2"):
-        read_run(tmp_path)
-
-
-def test_lines_without_steps_and_broken_documents_are_named(tmp_path: Path) -> None:
-    write_identity(tmp_path, "run", "run", 0)
-    (tmp_path / "metrics.jsonl").write_text('{"loss": 1}\n')
-    with pytest.raises(UserError, match=r"metrics\.jsonl, entry 1: agent_steps is None"):
-        read_run(tmp_path)
-    (tmp_path / "manifest.json").write_text("[1]")
-    with pytest.raises(UserError, match=r"manifest\.json: expected a mapping"):
-        read_run(tmp_path)
-    (tmp_path / "manifest.json").write_text("{\n{")
-    with pytest.raises(UserError, match=r"manifest\.json, line 2"):
-        read_run(tmp_path)
-
-
-def test_a_last_line_cut_off_in_writing_is_left_out_and_noted(tmp_path: Path) -> None:
-    write_identity(tmp_path, "run", "run", 0)
-    (tmp_path / "metrics.jsonl").write_text('{"agent_steps": 1}\n{"agent_st')
-    run = read_run(tmp_path)
-    assert len(run.metrics) == 1
-    assert run.notices == ["metrics.jsonl, line 2, was cut off in writing; it is left out."]
+        check_given([run, run])
+    with pytest.raises(UserError, match="no run was given"):
+        check_given([])
 
 
 def test_arm_quality_runs_from_the_worst_to_the_best_mean() -> None:
@@ -325,7 +302,7 @@ def test_words_read_well() -> None:
 
 def test_an_unknown_metric_of_a_plug_in_gets_its_own_column(tmp_path: Path) -> None:
     folder = write_run(tmp_path)
-    path = folder / "eval" / "bandit-200000" / "ucb" / "summary.json"
+    path = folder / "eval" / PLACE / "ucb" / "summary.json"
     summary = json.loads(path.read_text())
     summary["tasks"][0]["metrics"]["curiosity"] = {"mean": 0.25, "iqm": 0.25}
     summary["metrics"]["curiosity"] = {"unit": "bits", "meaning": "what it says"}

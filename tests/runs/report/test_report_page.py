@@ -6,13 +6,20 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from report_example import game_record, write_identity, write_json, write_lines, write_run
+from report_example import (
+    PLACE,
+    game_record,
+    read_runs,
+    report_on,
+    write_identity,
+    write_json,
+    write_lines,
+    write_run,
+)
 
 from palaestra.errors import UserError
-from palaestra.runs.report import write_report
 from palaestra.runs.report.data import gather
 from palaestra.runs.report.page import as_script_data, render
-from palaestra.runs.report.read import read_runs
 
 _VOID = {"meta", "link", "br", "hr", "img", "input"}
 
@@ -57,7 +64,7 @@ def render_runs(*folders: Path) -> str:
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_report([write_run(tmp_path_factory.mktemp("runs"))])
+    return report_on(write_run(tmp_path_factory.mktemp("runs")))
 
 
 def test_page_data_and_pictures_are_written_into_the_run_folder(finished: Path) -> None:
@@ -79,7 +86,7 @@ def test_page_is_well_formed_and_holds_every_part(finished: Path) -> None:
         "K·MinFrac",
         "To reproduce",
         "palaestra train",
-        "torch 2.13.0",
+        "torch 2.",
     ):
         assert part in page.text
 
@@ -125,12 +132,13 @@ def test_one_row_is_best_in_each_column_that_has_a_direction(finished: Path) -> 
 
 
 def test_writing_twice_gives_the_same_page(finished: Path) -> None:
-    assert render_runs(finished.parent) == finished.read_text(encoding="utf-8")
+    before = finished.read_bytes()
+    assert report_on(finished.parent).read_bytes() == before
 
 
 def test_several_runs_share_one_page_beside_them(tmp_path: Path) -> None:
     folders = [write_run(tmp_path, seed) for seed in range(2)] + [write_run(tmp_path, 0, "other")]
-    path = write_report(folders)
+    path = report_on(*folders)
     assert path == tmp_path / "report-meta-bandit-vs-other.html"
     assert (tmp_path / "report-meta-bandit-vs-other-curves.png").is_file()
     page = read_page(path)
@@ -145,7 +153,7 @@ def test_whatever_comes_from_the_run_is_escaped(tmp_path: Path) -> None:
     write_lines(folder / "metrics.jsonl", rows)
     config = (folder / "config.yaml").read_text()
     (folder / "config.yaml").write_text(config + f"note: '{attack}\"'\n")
-    path = folder / "eval" / "bandit-200000" / "ucb" / "summary.json"
+    path = folder / "eval" / PLACE / "ucb" / "summary.json"
     summary = json.loads(path.read_text())
     write_json(path, {**summary, "agent": '"><svg onload=alert(3)>', "mode": attack})
     page = Page(render_runs(folder))
@@ -171,7 +179,7 @@ def test_partial_runs_give_a_sensible_page_without_stale_pictures(
         tmp_path / "metrics.jsonl", [{"agent_steps": 64, "rollout/return": 2.0, "t": 1.0}] * lines
     )
     (tmp_path / "report-evaluation.png").write_bytes(b"old")
-    page = read_page(write_report([tmp_path]))
+    page = read_page(report_on(tmp_path))
     assert "has not been evaluated" in page.text
     assert "To reproduce" in page.text
     assert ("Learning" in page.text) == bool(lines)
@@ -200,11 +208,11 @@ def test_a_game_is_drawn_board_by_board(tmp_path: Path) -> None:
 def test_the_page_can_be_written_elsewhere(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "runs")
     out = tmp_path / "new" / "mine.html"
-    assert write_report([folder], out) == out
+    assert report_on(folder, out=out) == out
     assert out.with_suffix(".json").is_file()
     assert (out.parent / "mine-curves.png").is_file()
     with pytest.raises(UserError, match=r"mine\.pdf"):
-        write_report([folder], out.with_suffix(".pdf"))
+        report_on(folder, out=out.with_suffix(".pdf"))
 
 
 def test_importing_the_report_imports_neither_plotly_nor_matplotlib() -> None:

@@ -13,7 +13,7 @@ import torch
 
 from palaestra.errors import RunError, UserError
 from palaestra.runs.store.checkpoints import Checkpoints, load_checkpoint
-from palaestra.runs.store.format import checkpoint_name
+from palaestra.runs.store.format import BrokenCheckpointError, checkpoint_name, read_checkpoint
 
 PARTS = {
     "learner": {
@@ -29,6 +29,15 @@ PARTS = {
 def save(folder: Path, step: int = 7) -> Path:
     Checkpoints(folder).save(step, PARTS, {"run_id": "x", "config_hash": "hash"})
     return folder / checkpoint_name(step)
+
+
+def forge(path: Path, **values: Any) -> None:
+    """Change the manifest of a checkpoint, with a checksum that agrees."""
+    manifest = json.loads((path / "MANIFEST.json").read_text()) | values
+    del manifest["checksum"]
+    text = json.dumps(manifest, sort_keys=True)
+    manifest["checksum"] = hashlib.sha256(text.encode()).hexdigest()
+    (path / "MANIFEST.json").write_text(json.dumps(manifest))
 
 
 def test_a_checkpoint_comes_back_as_it_was(tmp_path: Path) -> None:
@@ -71,9 +80,8 @@ def test_a_damaged_file_is_refused_by_name(tmp_path: Path, damage: str) -> None:
 
 
 def test_a_newer_format_is_refused(tmp_path: Path) -> None:
-    manifest = save(tmp_path) / "MANIFEST.json"
-    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"schema_version": 99}))
-    with pytest.raises(UserError, match="version 99 is newer than 2"):
+    forge(save(tmp_path), schema_version=99)
+    with pytest.raises(UserError, match="version 99 is newer than 3"):
         load_checkpoint(tmp_path)
 
 
@@ -141,19 +149,17 @@ def test_a_foreign_checkpoint_is_refused_by_the_run_it_belongs_to(tmp_path: Path
 def test_a_newer_format_is_not_passed_over_for_an_older_one(tmp_path: Path) -> None:
     for step in (7, 8):
         path = save(tmp_path, step)
-    manifest = path / "MANIFEST.json"
-    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"schema_version": 99}))
-    with pytest.raises(UserError, match="version 99 is newer than 2"):
+    forge(path, schema_version=99)
+    with pytest.raises(UserError, match="version 99 is newer than 3"):
         Checkpoints(tmp_path).recover(["hash"])
 
 
 def disguise(path: Path, file: str, content: bytes) -> None:
     """Put other content into a file of a checkpoint, with a manifest that agrees."""
     (path / file).write_bytes(content)
-    manifest = json.loads((path / "MANIFEST.json").read_text())
+    files = json.loads((path / "MANIFEST.json").read_text())["files"]
     digest = hashlib.sha256(content).hexdigest()
-    manifest["files"][file] = {"bytes": len(content), "sha256": digest}
-    (path / "MANIFEST.json").write_text(json.dumps(manifest))
+    forge(path, files=files | {file: {"bytes": len(content), "sha256": digest}})
 
 
 class Bomb:
@@ -176,9 +182,8 @@ def test_a_pickle_in_place_of_safetensors_is_refused_and_never_read(
 @pytest.mark.parametrize("name", ["../../secret.json", "/etc/passwd", "a/b.json", "x.pkl"])
 def test_a_hostile_file_name_in_the_manifest_is_refused(tmp_path: Path, name: str) -> None:
     path = save(tmp_path)
-    manifest = json.loads((path / "MANIFEST.json").read_text())
-    manifest["files"][name] = {"bytes": 0, "sha256": ""}
-    (path / "MANIFEST.json").write_text(json.dumps(manifest))
+    files = json.loads((path / "MANIFEST.json").read_text())["files"]
+    forge(path, files=files | {name: {"bytes": 0, "sha256": ""}})
     with pytest.raises(UserError, match="not a file of a checkpoint"):
         load_checkpoint(tmp_path)
 
@@ -214,3 +219,137 @@ def test_state_that_could_not_be_restored_is_a_mistake(
 ) -> None:
     with pytest.raises(TypeError, match=message):
         Checkpoints(tmp_path).save(7, {"learner": state}, {})
+
+
+def test_text_comes_back_as_it_was(tmp_path: Path) -> None:
+    text = np.array([["a move", "\u00e9"], ["", "x" * 40]])
+    words = np.array(["one", "three"], object)
+    Checkpoints(tmp_path).save(7, {"state": {"text": text, "words": words}}, {})
+    loaded = load_checkpoint(tmp_path)["state"]
+    np.testing.assert_array_equal(loaded["text"], text)
+    assert loaded["text"].dtype == text.dtype
+    assert loaded["words"].tolist() == ["one", "three"]
+    assert loaded["words"].dtype == object
+
+
+def test_arrays_that_two_parts_share_are_stored_once_and_read_apart(tmp_path: Path) -> None:
+    weights = {f"layer.{i}": np.random.default_rng(i).normal(size=(50, 40)) for i in range(3)}
+    weights["bias"] = np.array([np.nan, -0.0])
+    learner = {"policy": weights, "moments": {n: np.full_like(w, 2) for n, w in weights.items()}}
+    Checkpoints(tmp_path).save(7, {"actor": weights, "loop": {"learner": learner}}, {})
+    path = tmp_path / checkpoint_name(7)
+    assert (path / "loop.safetensors").stat().st_size < 1.1 * (
+        sum(w.nbytes for w in weights.values())
+    )
+    for only in (("actor",), ("loop",), None):
+        loaded = load_checkpoint(tmp_path, only)
+        for name, weight in weights.items():
+            if only != ("loop",):
+                assert loaded["actor"][name].tobytes() == weight.tobytes()
+            if only != ("actor",):
+                assert loaded["loop"]["learner"]["policy"][name].tobytes() == weight.tobytes()
+                assert (loaded["loop"]["learner"]["moments"][name] == 2).all()
+    loaded["actor"]["layer.0"][:] = 0
+    assert loaded["loop"]["learner"]["policy"]["layer.0"].any()
+
+
+def test_what_acts_is_read_without_the_rest(tmp_path: Path) -> None:
+    actor = {"w": np.arange(5.0)}
+    Checkpoints(tmp_path).save(7, {"actor": actor, "loop": {"x": np.ones(3), **actor}}, {})
+    (tmp_path / checkpoint_name(7) / "loop.safetensors").unlink()
+    np.testing.assert_array_equal(load_checkpoint(tmp_path, ("actor",))["actor"]["w"], actor["w"])
+
+
+def test_the_best_is_named_in_the_checkpoints_themselves(tmp_path: Path) -> None:
+    store = Checkpoints(tmp_path, keep_last=1)
+    store.save(1, PARTS, {"config_hash": "hash"}, best=True)
+    store.save(2, PARTS, {"config_hash": "hash"})
+    (tmp_path / "best").unlink()  # as if killed between the checkpoint and the pointer
+    assert Checkpoints(tmp_path).best == checkpoint_name(1)
+    again = Checkpoints(tmp_path, keep_last=1)
+    again.recover(["hash"])
+    assert (tmp_path / "best").read_text() == checkpoint_name(1)
+    again.save(3, PARTS, {"config_hash": "hash"})
+    assert again.names() == [checkpoint_name(1), checkpoint_name(3)]
+
+
+def test_no_flipped_bit_of_a_manifest_is_taken_for_anything_but_damage(tmp_path: Path) -> None:
+    path = save(tmp_path)
+    content = (path / "MANIFEST.json").read_bytes()
+    for bit in range(0, 8 * len(content), 3):
+        flipped = bytearray(content)
+        flipped[bit // 8] ^= 1 << bit % 8
+        (path / "MANIFEST.json").write_bytes(flipped)
+        with pytest.raises(BrokenCheckpointError):
+            read_checkpoint(path)
+    (path / "MANIFEST.json").write_bytes(content)
+    assert read_checkpoint(path)["learner"]["steps"] == 12
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"schema_version": 0},
+        {"schema_version": True},
+        {"schema_version": "3"},
+        {"schema_version": 2},
+        {"schema_version": 1},
+        {"files": {}},
+        {"files": []},
+        {"files": {"learner.json": None}},
+        {"step": 9},
+        {"segments": {"learner": 3}},
+        {"checksum": None},
+    ],
+)
+def test_an_odd_manifest_is_a_broken_one(tmp_path: Path, change: dict[str, Any]) -> None:
+    for step in (7, 8):
+        path = save(tmp_path, step) / "MANIFEST.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.warns(UserWarning, match="set aside"):
+        found = Checkpoints(tmp_path).recover(["hash"])
+    assert found is not None
+    assert found[0] == checkpoint_name(7)
+
+
+@pytest.mark.parametrize(
+    "content", ["[" * 100_000, "", "null", "{}", '{"schema_version": 3}', "\xff"]
+)
+def test_a_manifest_that_is_none_is_a_broken_one(tmp_path: Path, content: str) -> None:
+    for step in (7, 8):
+        path = save(tmp_path, step) / "MANIFEST.json"
+    path.write_bytes(content.encode("latin-1"))
+    with pytest.warns(UserWarning, match="set aside"):
+        found = Checkpoints(tmp_path).recover(["hash"])
+    assert found is not None
+    assert found[0] == checkpoint_name(7)
+
+
+@pytest.mark.parametrize("skeleton", ["[[1]]", '{"__array__": "/nowhere"}', '{"__segments__": 4}'])
+def test_parts_that_refer_to_nothing_are_broken(tmp_path: Path, skeleton: str) -> None:
+    for step in (7, 8):
+        path = save(tmp_path, step)
+    disguise(path, "learner.json", skeleton.encode())
+    if skeleton == "[[1]]":  # plain data that fits every format
+        assert load_checkpoint(tmp_path)["learner"] == [[1]]
+        return
+    with pytest.warns(UserWarning, match="set aside"):
+        found = Checkpoints(tmp_path).recover(["hash"])
+    assert found is not None
+    assert found[0] == checkpoint_name(7)
+
+
+def test_an_older_broken_manifest_does_not_end_training(tmp_path: Path) -> None:
+    store = Checkpoints(tmp_path, keep_last=1, keep_every=2)
+    for number in range(1, 7):
+        store.save(number, PARTS, {}, number=number)
+        if number == 4:
+            (tmp_path / checkpoint_name(2) / "MANIFEST.json").write_text('{"number": ')
+    assert [int(name[5:]) for name in store.names()] == [2, 4, 6]
+
+
+def test_checkpoints_without_a_number_are_no_milestones(tmp_path: Path) -> None:
+    store = Checkpoints(tmp_path, keep_last=1, keep_every=2)
+    for step, number in ((1, 1), (2, None), (3, 2), (4, None), (5, 3), (6, 4), (7, None)):
+        store.save(step, PARTS, {}, number=number)
+    assert [int(name[5:]) for name in store.names()] == [3, 6, 7]

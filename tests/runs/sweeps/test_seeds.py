@@ -15,6 +15,7 @@ from palaestra.errors import UserError
 from palaestra.runs.config import RunConfig, load_config
 from palaestra.runs.store.checkpoints import load_checkpoint
 from palaestra.runs.store.folder import RunFolder
+from palaestra.runs.store.lock import RunLock
 from palaestra.runs.sweeps.progress import Pulse, line
 from palaestra.runs.sweeps.seeds import seed_runs, train_seeds
 from palaestra.runs.training.train import train
@@ -104,7 +105,7 @@ def test_interrupted_seeds_stop_with_a_checkpoint_and_resumed_equal_straight_run
     assert train_seeds(config, 2, run_id="walk", resume="auto") == 0
     for run in seed_runs(config, 2, "walk"):
         assert_equals_straight_run(run.config, run.path)
-        assert len(run.manifest["attempts"]) == 2
+        assert len(RunFolder.open(run.path).manifest["attempts"]) == 2
 
 
 def test_a_seed_that_fails_leaves_the_others_alone_and_is_told(
@@ -123,7 +124,7 @@ def test_a_seed_that_fails_leaves_the_others_alone_and_is_told(
 
 
 @pytest.mark.slow
-def test_a_seed_whose_process_is_killed_goes_on_where_it_was(
+def test_a_seed_whose_process_is_killed_resumes_where_it_was(
     ray_cluster: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = walk("checkpoint.every=100")
@@ -144,7 +145,7 @@ def test_a_seed_whose_process_is_killed_goes_on_where_it_was(
 
 
 @pytest.mark.slow
-def test_every_seed_is_evaluated_and_the_reference_agents_once(
+def test_every_seed_is_evaluated_and_the_baselines_once(
     ray_cluster: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = load_config(
@@ -196,10 +197,13 @@ def test_progress_is_read_from_whole_lines_and_starts_again_where_the_file_was_c
     folder.begin_attempt(0)
     pulse, path = Pulse(run), run.path / "metrics.jsonl"
     pulse.update()
+    assert (pulse.steps, pulse.words) == (0, "killed")  # no process holds it
+    lock = RunLock(run.path).acquire()
+    pulse.update()
     assert (pulse.steps, pulse.words) == (0, "starting")
     for steps in (100, 200, 300):
         folder.write_metrics(
-            {"agent_steps": steps, "attempt": 1, "t": steps / 50, "rollout/return": 1.5}
+            {"agent_steps": steps, "time/agent_steps_per_s": 50, "rollout/return": 1.5}
         )
     with path.open("a") as file:
         file.write('{"agent_steps": 4')
@@ -210,4 +214,6 @@ def test_progress_is_read_from_whole_lines_and_starts_again_where_the_file_was_c
     pulse.update()
     assert pulse.steps == 100
     folder.end_attempt("stopped")
+    lock.release()
+    pulse.update()
     assert pulse.words == "stopped"

@@ -1,5 +1,6 @@
 """What MLflow shows of a run beside its curves, and what a page over many runs brings to it."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,9 +9,10 @@ from tracker_cases import CONFIG, MakeRun, line
 from palaestra.errors import UserError
 from palaestra.runs.store.folder import RunFolder
 from palaestra.runs.store.lock import RunLock
+from palaestra.runs.store.record import RunRecord
 from palaestra.runs.trackers import open_trackers, replay
-from palaestra.runs.trackers.mlflow import find_runs, open_store
-from palaestra.runs.trackers.ui import find_folders, sync
+from palaestra.runs.trackers.mlflow import ARTIFACTS, find_runs, open_store
+from palaestra.runs.trackers.ui import find_runs_in, sync
 
 
 def shown(folder: RunFolder) -> Any:
@@ -24,7 +26,7 @@ def shown(folder: RunFolder) -> Any:
 def test_the_status_is_that_of_the_manifest(status: str, shown_as: str, make_run: MakeRun) -> None:
     folder = make_run([line(0)])
     folder.end_attempt(status)
-    replay(folder, ["mlflow"])
+    replay(RunRecord(folder.path), ["mlflow"])
     assert shown(folder).info.status == shown_as
     assert shown(folder).data.tags["palaestra.status"] == status
 
@@ -34,15 +36,15 @@ def test_a_run_is_running_while_a_process_holds_it_and_killed_without_one(
 ) -> None:
     folder = make_run([line(0)])
     with RunLock(folder.path):
-        replay(folder, ["mlflow"])
+        replay(RunRecord(folder.path), ["mlflow"])
         assert shown(folder).info.status == "RUNNING"
-    replay(folder, ["mlflow"])
+    replay(RunRecord(folder.path), ["mlflow"])
     assert shown(folder).info.status == "KILLED"
 
 
 def test_tags_and_parameters_say_what_ran(make_run: MakeRun) -> None:
     folder = make_run([line(0)])
-    replay(folder, ["mlflow"])
+    replay(RunRecord(folder.path), ["mlflow"])
     run = shown(folder)
     tags = {key.removeprefix("palaestra."): value for key, value in run.data.tags.items()}
     wanted = {"run_id": "walk", "agent": "ppo", "policy": "mlp", "env": "CartPole-v1", "seed": "3"}
@@ -55,17 +57,28 @@ def test_tags_and_parameters_say_what_ran(make_run: MakeRun) -> None:
 
 def test_names_that_mlflow_refuses_are_written_with_an_underscore(make_run: MakeRun) -> None:
     folder = make_run([{**line(0), "train/kl(θ)": 1.0}])
-    replay(folder, ["mlflow"])
+    replay(RunRecord(folder.path), ["mlflow"])
     assert shown(folder).data.metrics["train/kl___"] == 1.0
+
+
+@pytest.mark.parametrize("name", ["sb3/ppo", "../../up", ".."])
+def test_whatever_an_experiment_is_called_its_artifacts_stay_in_their_folder(
+    name: str, make_run: MakeRun
+) -> None:
+    folder = make_run([line(0)], experiment=name)
+    replay(RunRecord(folder.path), ["mlflow"])
+    found = open_store(folder.path.parent).get_experiment_by_name(name)
+    place = Path(found.artifact_location.removeprefix("file://"))
+    assert place.resolve().parent == (folder.path.parent / ARTIFACTS).resolve()
 
 
 def test_runs_deleted_in_the_page_come_back_once(make_run: MakeRun) -> None:
     folder = make_run([line(0)])
-    replay(folder, ["mlflow"])
+    replay(RunRecord(folder.path), ["mlflow"])
     client = open_store(folder.path.parent)
     client.delete_run(shown(folder).info.run_id)
     client.delete_experiment(client.get_experiment_by_name("walk").experiment_id)
-    replay(folder, ["mlflow"])
+    replay(RunRecord(folder.path), ["mlflow"])
     assert shown(folder).info.lifecycle_stage == "active"
     assert client.get_experiment_by_name("walk").lifecycle_stage == "active"
 
@@ -84,7 +97,7 @@ def test_only_new_and_changed_runs_are_brought(make_run: MakeRun) -> None:
 
 def test_what_was_logged_in_training_is_not_brought_again(make_run: MakeRun) -> None:
     folder = make_run([])
-    (tracker,) = open_trackers(["mlflow"], folder)
+    (tracker,) = open_trackers(["mlflow"], RunRecord(folder.path))
     for step in (0, 10):
         folder.write_metrics(line(step))
         tracker.log(line(step), step)
@@ -110,4 +123,4 @@ def test_a_broken_run_does_not_hide_the_others(make_run: MakeRun) -> None:
 
 def test_a_folder_without_runs_says_how_to_make_one(make_run: MakeRun, tmp_path: Any) -> None:
     with pytest.raises(UserError, match="palaestra train demo"):
-        find_folders(tmp_path / "runs")
+        find_runs_in(tmp_path / "runs")

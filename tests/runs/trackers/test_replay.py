@@ -12,6 +12,7 @@ from tracker_readers import READERS
 from palaestra.errors import RunError, UserError
 from palaestra.runs.store.folder import RunFolder
 from palaestra.runs.store.lock import RunLock
+from palaestra.runs.store.record import RunRecord
 from palaestra.runs.trackers import TRACKERS, check_trackers, open_trackers, replay
 from palaestra.runs.trackers.base import Tracker
 
@@ -32,29 +33,29 @@ def assert_holds(name: str, folder: RunFolder, lines: list[dict[str, Any]]) -> N
 @pytest.mark.parametrize("name", TRACKERS)
 def test_a_replay_gives_exactly_the_values_of_the_file(name: str, make_run: MakeRun) -> None:
     folder = make_run(LINES)
-    replay(folder, [name])
+    replay(RunRecord(folder.path), [name])
     assert_holds(name, folder, LINES)
 
 
 @pytest.mark.parametrize("name", TRACKERS)
 def test_replaying_twice_is_replaying_once(name: str, make_run: MakeRun) -> None:
     folder = make_run(LINES)
-    replay(folder, [name])
-    replay(folder, [name])
+    replay(RunRecord(folder.path), [name])
+    replay(RunRecord(folder.path), [name])
     assert_holds(name, folder, LINES)
 
 
 @pytest.mark.parametrize("name", TRACKERS)
 def test_logging_while_training_equals_a_replay(name: str, make_run: MakeRun) -> None:
     folder = make_run([])
-    (tracker,) = open_trackers([name], folder)
+    (tracker,) = open_trackers([name], RunRecord(folder.path))
     for row in LINES:
         folder.write_metrics(row)
         tracker.log(row, row["agent_steps"])
     folder.end_attempt("succeeded")
     tracker.close()
     live = READERS[name](folder)
-    replay(folder, [name])
+    replay(RunRecord(folder.path), [name])
     assert READERS[name](folder) == live
     assert_holds(name, folder, LINES)
 
@@ -62,7 +63,7 @@ def test_logging_while_training_equals_a_replay(name: str, make_run: MakeRun) ->
 @pytest.mark.parametrize("name", TRACKERS)
 def test_after_a_resume_no_step_is_missing_or_twice(name: str, make_run: MakeRun) -> None:
     folder = make_run([])
-    (tracker,) = open_trackers([name], folder)
+    (tracker,) = open_trackers([name], RunRecord(folder.path))
     lengths = {}
     for row in LINES[:40]:
         folder.write_metrics(row)
@@ -74,7 +75,7 @@ def test_after_a_resume_no_step_is_missing_or_twice(name: str, make_run: MakeRun
         tracker.close()
     folder.cut_logs(lengths)
     folder.begin_attempt(250)
-    (tracker,) = open_trackers([name], folder)
+    (tracker,) = open_trackers([name], RunRecord(folder.path))
     second = [line(step, attempt=2) for step in range(250, 500, 10)]
     for row in second:
         folder.write_metrics(row)
@@ -89,7 +90,7 @@ def test_a_line_that_was_cut_off_in_writing_is_left_out(name: str, make_run: Mak
     folder = make_run(LINES[:3])
     with (folder.path / "metrics.jsonl").open("a") as file:
         file.write('{"agent_steps": 30, "rollout/ret')
-    replay(folder, [name])
+    replay(RunRecord(folder.path), [name])
     assert_holds(name, folder, LINES[:3])
 
 
@@ -102,7 +103,7 @@ def test_values_that_are_no_finite_numbers_are_left_out(name: str, make_run: Mak
         "train/no": None,
     }
     folder = make_run([{**row, **odd, "plain": 1.0} for row in LINES[:2]])
-    replay(folder, [name])
+    replay(RunRecord(folder.path), [name])
     assert_holds(name, folder, LINES[:2])
 
 
@@ -126,7 +127,7 @@ def test_evaluations_of_the_runs_own_agent_are_in_it_at_their_step(
         place = folder.path / "eval" / f"pole-{step}" / agent
         place.mkdir(parents=True)
         (place / "summary.json").write_text(summary(agent, value))
-    replay(folder, [name])
+    replay(RunRecord(folder.path), [name])
     found = READERS[name](folder)
     for metric in ("eval/pole/iqm", "eval/pole/short/score", "eval/pole/short/return"):
         assert found[metric] == [(5, 0.25), (20, 0.5)]
@@ -146,15 +147,15 @@ def test_a_missing_package_is_answered_with_the_command_to_install_it(
     folder = make_run(LINES[:1])
     monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(UserError, match=r"pip install 'palaestra\[tracking\]'"):
-        replay(folder, [name])
+        replay(RunRecord(folder.path), [name])
     with pytest.raises(UserError, match=r"pip install 'palaestra\[tracking\]'"):
-        open_trackers([name], folder)
+        open_trackers([name], RunRecord(folder.path))
 
 
 class Failing(Tracker):
     """Fails at the first value."""
 
-    def __init__(self, folder: RunFolder) -> None:
+    def __init__(self, record: RunRecord) -> None:
         pass
 
     def config(self, values: Any) -> None:
@@ -172,7 +173,7 @@ def test_a_tracker_that_fails_does_not_end_the_run_and_says_so_once(
 ) -> None:
     monkeypatch.setattr("palaestra.runs.trackers.tensorboard.TensorBoardTracker", Failing)
     said: list[str] = []
-    (tracker,) = open_trackers(["tensorboard"], make_run([]), said.append)
+    (tracker,) = open_trackers(["tensorboard"], RunRecord(make_run([]).path), said.append)
     for row in LINES[:3]:
         tracker.log(row, row["agent_steps"])
     tracker.close()
@@ -186,23 +187,23 @@ def test_a_tracker_that_cannot_be_opened_is_left_out_of_a_run_and_ends_a_replay(
 ) -> None:
     monkeypatch.setattr("palaestra.runs.trackers.tensorboard.TensorBoardTracker", Failing)
     folder, said = make_run(LINES), []
-    assert open_trackers(["tensorboard"], folder, said.append) == []
+    assert open_trackers(["tensorboard"], RunRecord(folder.path), said.append) == []
     assert len(said) == 1
     with pytest.raises(RunError, match="OSError: disk full"):
-        replay(folder, ["tensorboard"])
+        replay(RunRecord(folder.path), ["tensorboard"])
 
 
 def test_a_run_in_training_keeps_the_trackers_that_it_writes_itself(make_run: MakeRun) -> None:
     folder = make_run(LINES[:2])
     with RunLock(folder.path):
         with pytest.raises(UserError, match="is being trained by process"):
-            replay(folder, ["tensorboard"])
-        replay(folder, ["mlflow"])
+            replay(RunRecord(folder.path), ["tensorboard"])
+        replay(RunRecord(folder.path), ["mlflow"])
     assert_holds("mlflow", folder, LINES[:2])
 
 
 def test_nothing_is_written_beside_the_runs(make_run: MakeRun, tmp_path: Path) -> None:
     folder = make_run(LINES[:2])
-    replay(folder, TRACKERS)
+    replay(RunRecord(folder.path), TRACKERS)
     assert [path.name for path in tmp_path.iterdir()] == ["runs"]
     assert {path.name for path in folder.path.parent.iterdir()} <= {"walk", "mlflow.db"}
