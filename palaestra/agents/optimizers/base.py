@@ -1,6 +1,5 @@
 """What every optimiser can do, and the flat vector that Palaestra's own ones share."""
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, ClassVar, Protocol
@@ -89,9 +88,9 @@ class FlatOptimizer(ABC):
             self._reduce(self._grad)
         norm = torch.linalg.vector_norm(self._grad)
         self._grad.mul_((max_grad_norm / (norm + 1e-6)).clamp_(max=1.0))
-        # A flag on the device instead of a branch, which would wait for the device.
-        skip = (~(norm < math.inf)).to(torch.float32)
-        self._update(learning_rate, skip)
+        # A flag on the device instead of a branch, which would wait for it: infinity and NaN times
+        # 0 are NaN, which is not 0.
+        self._update(learning_rate, norm.mul(0.0).ne_(0.0))
         return norm
 
     def forget(self, parameter: str, rows: Tensor) -> None:
