@@ -108,6 +108,10 @@ class Loop(ABC):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue exactly where `state_dict` was taken."""
 
+    def wrapper_statistics(self) -> dict[str, Any]:
+        """Return what normalising wrappers have gathered, by wrapper and leaf."""
+        return {}
+
     def reset_environments(self) -> None:
         """Cut every episode short; called before a checkpoint that cannot hold environments."""
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -25,6 +26,9 @@ class Episodes:
     """What the environment said at each step, e.g. `regret`, `[E, T]`."""
     boards: np.ndarray | None = None
     """Of board games: what was seen before each step and at the end, `[E, T + 1, ...]`."""
+    observations: Any = None
+    """What the first episodes showed before each step and at the end, a tree `[<= E, T + 1, ...]`;
+    None where it was not asked for."""
 
     @property
     def valid(self) -> np.ndarray:

@@ -13,6 +13,8 @@ from typing import Any, Literal
 import yaml
 from pydantic import Field, field_validator
 
+from palaestra.envs.suites.base import Suite
+from palaestra.envs.suites.file import TRAINING, suite_from_plain, suite_of_environment
 from palaestra.errors import UserError, did_you_mean
 from palaestra.options import Options, validate
 from palaestra.registry import registry
@@ -73,14 +75,25 @@ class EvaluationConfig(Options):
         description="agent steps between two evaluations during training; null: at the end only",
     )
     record: RecordConfig = RecordConfig()
-    suite: str = Field(description="suite by name")
+    suite: str | None = Field(
+        None,
+        description="suite by name, or a file of one's own (.yaml); null: the training environment",
+    )
     tasks: tuple[str, ...] = Field((), description="task ids of the suite; empty means all")
     episodes: int | None = Field(
         None, ge=1, description="episodes of each task and seed; null takes the suite's number"
     )
     seeds: int = Field(5, ge=1, description="evaluation seeds")
     mode: Literal["sample", "greedy"] = Field("greedy", description="how the agent acts")
-    baselines: tuple[str, ...] = Field((), description="reference agents evaluated beside it")
+    baselines: tuple[str, ...] = Field((), description="baselines evaluated beside it")
+
+    @property
+    def suite_name(self) -> str:
+        """What the suite is called in folders and tables."""
+        if self.suite is None:
+            return TRAINING
+        path = Path(self.suite)
+        return path.stem if path.suffix in (".yaml", ".yml") else self.suite
 
 
 class CheckpointConfig(Options):
@@ -210,7 +223,7 @@ def resolve(raw: Mapping[str, Any]) -> RunConfig:
     elif config.policy is not None:
         raise UserError(f"policy: agent {config.agent['name']!r} takes none; remove the key.")
     if config.evaluation is not None:
-        registry.get("suite", config.evaluation.suite).select(config.evaluation.tasks)
+        find_suite(config.evaluation.suite, config.env).select(config.evaluation.tasks)
         for name in config.evaluation.baselines:
             registry.entry("agent", name)
     workers = config.rollout.workers
@@ -220,6 +233,28 @@ def resolve(raw: Mapping[str, Any]) -> RunConfig:
             f"by {workers} workers; choose a multiple of {workers}."
         )
     return config.model_copy(update=update)
+
+
+def find_suite(name: str | None, env: EnvConfig | None = None) -> Suite:
+    """Return a suite by name, from a .yaml file, or (None) the environment of training alone.
+
+    Raises:
+      UserError: there is none of this name, or the file is not one of a suite.
+    """
+    if name is None:
+        if env is None:
+            known = registry.entries("suite")
+            raise UserError(f"--suite is needed; {did_you_mean('', known)}")
+        return suite_of_environment(env.id, env.options, env.wrappers)
+    path = Path(name)
+    if path.suffix not in (".yaml", ".yml"):
+        return registry.get("suite", name)
+    if not path.is_file():
+        raise UserError(f"suite file {name!r} does not exist.")
+    raw = read_yaml(path)
+    if not isinstance(raw, Mapping):
+        raise UserError(f"{name}: a mapping of keys is expected, not {type(raw).__name__}.")
+    return suite_from_plain(raw, path)
 
 
 def _migrated(raw: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -78,10 +78,10 @@ def test_a_moved_policy_makes_no_tensor_elsewhere(
 
 def test_a_tensor_made_on_the_cpu_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "is_autocast_enabled", lambda *_: False)
-    policy = policies.make("gla", OBSERVATIONS, spaces.Discrete(4))
+    policy = policies.make("sliding-attention", OBSERVATIONS, spaces.Discrete(4))
     start = policy.initial_state(B)
     observation, reset = window("meta")
-    with pytest.raises(Exception, match="device"):
+    with pytest.raises(RuntimeError, match="on device cpu"):
         policy.to("meta")(observation, start, reset)
 
 

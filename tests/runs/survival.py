@@ -114,7 +114,7 @@ OWN_CONFIGS = [name for name in CONFIGS if name not in SB3_CONFIGS]
 KILLS = 10
 RAY_KILLS = int(os.environ.get("PALAESTRA_TEST_RAY_KILLS", "3"))
 
-OPERATIONS = ("_write", "_write_arrays", "_link", "_sync", "_sync_folder", "replace", "rmtree")
+OPERATIONS = ("_write", "_write_arrays", "_link", "_sync", "replace", "rmtree")
 """What is done to the files of a checkpoint, at any of which a process can be made to die."""
 
 _context = multiprocessing.get_context("forkserver")

@@ -459,7 +459,7 @@ def test_the_same_software_is_no_reason_to_warn(tmp_path: Path, stop_after: Any)
     stop_after(-1)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        run(q(), tmp_path, resume="must")
+        assert run(q(), tmp_path, resume="must").manifest["status"] == "succeeded"
 
 
 def test_a_copied_run_gets_an_id_of_its_own_and_says_so(tmp_path: Path, stop_after: Any) -> None:

@@ -20,7 +20,8 @@ class Task:
     env_id: str
     env_kwargs: dict[str, Any]
     low: float
-    """Return of uniform play, or in memory tasks of the best play without memory; score 0."""
+    """Return of uniform play, or in memory tasks of the best play without memory; score 0.
+    Not a number where no bounds are known; the task then has no score."""
     high: float
     """Return of the oracle, or of the best response where it is known; score 1."""
     source: str

@@ -91,9 +91,10 @@ class VectorActionMask(VectorWrapper):
         self, *, seed: Any = None, options: dict[str, Any] | None = None
     ) -> tuple[dict[str, Any], dict[str, Any]]:
         """Reset the environments and add the masks."""
+        everywhere = "reset_mask" not in (options or {})  # Gymnasium takes it out
         observation, infos = self.env.reset(seed=seed, options=options)
         masked = _observe(observation, infos)
-        if "reset_mask" not in (options or {}):
+        if everywhere:
             self._check(masked, "reset", np.ones(self.num_envs, bool))
         return masked, infos
 

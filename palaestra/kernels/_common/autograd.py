@@ -33,7 +33,7 @@ def by_hand(backward: Backward) -> Backward:
                 "create_graph: an operator that reads a window at once has no second derivatives; "
                 "its recurrent form has those that torch has."
             )
-        device = next(x.device for x in grads if x is not None)
+        device = next((x.device for x in grads if x is not None), torch.device("cpu"))
         with no_autocast(device):
             return once(ctx, *grads)
 

@@ -21,7 +21,12 @@ from palaestra.runs.config import (
 )
 from palaestra.runs.evaluation.actors import BaselineActors, RunActors
 from palaestra.runs.evaluation.evaluate import Factory
-from palaestra.runs.evaluation.run import evaluate_run, evaluate_with_progress, store
+from palaestra.runs.evaluation.run import (
+    evaluate_run,
+    evaluate_weights,
+    evaluate_with_progress,
+    store,
+)
 from palaestra.runs.evaluation.table import print_comparison
 from palaestra.runs.progress import say
 from palaestra.runs.rollouts.build import build_agent, environment_spaces
@@ -119,6 +124,7 @@ def train_and_report(
         root=root,
         resume=resume,
         override_config=override_config,
+        evaluator=evaluate_weights,
         begun=_introduce,
     )
     record = RunRecord(folder.path)
@@ -195,22 +201,18 @@ def evaluate_named(
     if trained and overrides:
         raise UserError("-o: options belong to baselines; a trained agent keeps its own.")
     config = trained.config if trained else None
-    own = config.evaluation if config else None
-    name = suite or (own.suite if own else None)
-    if name is None:
-        raise UserError(f"--suite is needed; {did_you_mean('', registry.entries('suite'))}")
-    if own is None or own.suite != name:
-        own = EvaluationConfig(suite=name)
+    own = (config.evaluation if config else None) or EvaluationConfig()
+    if suite is not None and suite != own.suite:
+        own = EvaluationConfig(suite=suite)
+    given = {"seeds": seeds, "episodes": episodes, "tasks": tasks, "mode": mode}
+    wanted = own.model_copy(update={name: value for name, value in given.items() if value})
     factory: Factory = trained or BaselineActors(agent, _options(overrides))
     evaluation = evaluate_with_progress(
         trained.agent if trained else ",".join([agent, *overrides]),
         factory,
-        name,
-        seeds=seeds or own.seeds,
-        episodes=episodes or own.episodes,
-        mode=cast(Mode, mode) if mode else (own.mode if trained else None),
-        tasks=tasks or own.tasks,
-        wrappers=config.env.wrappers if config else None,
+        wanted,
+        cast(Mode, mode) if mode else (own.mode if trained else None),
+        config.env if config else None,
     )
     place = store(evaluation, trained)
     if as_json:

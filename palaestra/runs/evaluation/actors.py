@@ -7,10 +7,13 @@ from gymnasium import spaces
 
 from palaestra.agents.base import Actor, Agent
 from palaestra.agents.base import make as make_agent
+from palaestra.envs.wrappers.statistics import Statistics
 from palaestra.errors import UserError
+from palaestra.experience.weights import Weights
 from palaestra.registry import registry
 from palaestra.runs.config import import_plugins
 from palaestra.runs.rollouts.build import build_agent, environment_spaces
+from palaestra.runs.rollouts.statistics import unpack
 from palaestra.runs.store.checkpoints import Checkpoints
 from palaestra.runs.store.folder import RunFolder
 from palaestra.runs.store.record import RunRecord
@@ -44,11 +47,15 @@ class RunActors:
     Args:
       folder: the run.
       checkpoint: name of the checkpoint, or "best"; None means the last one.
+      now: weights, as a checkpoint holds them, and agent steps of a run in progress, instead of a
+        checkpoint.
 
     Attributes:
       agent: what the trained agent is called in tables.
       config: of the run.
       step: agent steps at which the checkpoint was made.
+      weights: what the actors act with.
+      statistics: what normalising wrappers had gathered.
 
     Raises:
       UserError: no such checkpoint, or it is broken; those that are whole are named.
@@ -57,15 +64,25 @@ class RunActors:
     record: RunRecord | None = None
     """The run that the actors are of; None where there is an export alone."""
 
-    def __init__(self, folder: RunFolder, checkpoint: str | None = None) -> None:
+    statistics: dict[str, Statistics]
+
+    def __init__(
+        self,
+        folder: RunFolder,
+        checkpoint: str | None = None,
+        *,
+        now: tuple[Weights, int] | None = None,
+    ) -> None:
         self.record = RunRecord(folder.path)
         self.agent = self.record.agent
         self.config = folder.config()
         import_plugins(self.config.plugins)
         self.spaces = environment_spaces(self.config)
-        store = Checkpoints(folder.checkpoints)
-        self.step = store.step(checkpoint)
-        self.weights = store.read(checkpoint, ("actor",))["actor"]
+        if now is None:
+            store = Checkpoints(folder.checkpoints)
+            now = store.read(checkpoint, ("actor",))["actor"], store.step(checkpoint)
+        packed, self.step = now
+        self.weights, self.statistics = unpack(packed)
 
     def __call__(self, observation_space: Any, action_space: Any) -> Actor:
         """Return the trained actor; raises `UserError` for spaces it was not trained on."""

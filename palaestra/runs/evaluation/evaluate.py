@@ -19,8 +19,11 @@ import gymnasium
 import palaestra
 from palaestra.agents.base import Actor, Agent, Mode, make
 from palaestra.envs import make_vec
+from palaestra.envs.close import safe_close
+from palaestra.envs.state import load_statistics, wrapper_statistics
 from palaestra.envs.suites import Suite, Task
 from palaestra.envs.wrappers.build import Wrappers
+from palaestra.envs.wrappers.statistics import Statistics
 from palaestra.errors import UserError
 from palaestra.experience.episodes import Episodes
 from palaestra.metrics import statistics
@@ -85,6 +88,8 @@ def evaluate(
     mode: Mode | None = None,
     tasks: Sequence[str] | None = None,
     wrappers: Wrappers | None = None,
+    statistics_of_wrappers: dict[str, Statistics] | None = None,
+    record: int = 0,
     repetitions: int | None = None,
     progress: Progress | None = None,
 ) -> Evaluation:
@@ -98,7 +103,10 @@ def evaluate(
       episodes: for each task and seed; None takes the task's number.
       mode: how the agent acts; None takes the task's mode.
       tasks: ids of the tasks to play; None plays all but the extra ones.
-      wrappers: names of environment wrappers instead of the tasks'.
+      wrappers: environment wrappers instead of the tasks'.
+      statistics_of_wrappers: what normalising wrappers have gathered in training; they gather
+        nothing more here.
+      record: episodes of each task, of the first seed, whose observations are kept.
       repetitions: of the bootstrap; None takes 50,000 over seeds, 2,000 over the episodes of one.
       progress: told of every task and seed.
 
@@ -120,7 +128,16 @@ def evaluate(
             task = replace(task, wrappers=tuple(wrappers))
         tell = _teller(progress, number, len(chosen), len(seeds), task)
         try:
-            played = _play_task(factory, task, seeds, episodes or task.episodes, mode, tell)
+            played = _play_task(
+                factory,
+                task,
+                seeds,
+                episodes or task.episodes,
+                mode,
+                tell,
+                statistics_of_wrappers or {},
+                record,
+            )
         except _MisfitError as error:
             refused[task.id] = str(error)
             continue
@@ -163,10 +180,13 @@ def _play_task(
     episodes: int,
     mode: Mode | None,
     tell: Callable[[int], None],
+    gathered: dict[str, Statistics],
+    record: int,
 ) -> list[Episodes]:
     """Return the recorded episodes of each seed."""
     rows = min(episodes, MAX_ROWS)
     env = make_vec(task.env_id, rows, wrappers=task.wrappers, **task.env_kwargs)
+    load_statistics(env, wrapper_statistics(env) | gathered)  # frozen
     stream = zlib.crc32(task.id.encode())  # of its own for each task, whatever else is played
     keys = sorted({key for metric in episode_metrics() for key in metric.needs} | set(STRIP_KEYS))
     played = []
@@ -185,13 +205,14 @@ def _play_task(
                     rng,
                     mode or task.policy_mode,
                     keys,
+                    record if (number, first) == (0, 0) else 0,
                 )
                 for first in range(0, episodes, rows)
             ]
             played.append(join_turns(turns, episodes))
             tell(number + 1)
     finally:
-        env.close()
+        safe_close(env)
     return played
 
 

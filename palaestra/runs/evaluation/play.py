@@ -10,6 +10,7 @@ from gymnasium.vector import VectorEnv
 from palaestra.agents.base import Actor, Mode
 from palaestra.envs.rows import step_info
 from palaestra.experience.episodes import Episodes
+from palaestra.experience.fragment import map_tree
 from palaestra.runs.rollouts.stepper import Moment, Stepper
 
 _BOARD_SIZE = 64
@@ -23,6 +24,7 @@ def play(
     rng: np.random.Generator,
     mode: Mode,
     info_keys: Sequence[str] = (),
+    record: int = 0,
 ) -> Episodes:
     """Play the first episode of each row.
 
@@ -36,6 +38,7 @@ def play(
       rng: the acting stream.
       mode: how the actor acts.
       info_keys: step infos to record where the environment gives them; missing ones are left out.
+      record: rows whose observations are kept.
     """
     stepper = Stepper(env, actor, rng, mode)
     stepper.begin(seeds)
@@ -44,6 +47,7 @@ def play(
     actions: list[np.ndarray] = []
     rewards: list[np.ndarray] = []
     boards = [_board(stepper.observation)]
+    kept = [_rows(stepper.observation, record)] if record else []
     infos: dict[str, list[np.ndarray | None]] = {key: [] for key in info_keys}
     space = env.single_action_space
     while alive.any():
@@ -53,6 +57,8 @@ def play(
         for key in info_keys:
             infos[key].append(step_info(moment.info, key, moment.done))
         boards.append(_true_next(_board(stepper.observation), stepper, moment))
+        if record:
+            kept.append(_true_next(_rows(stepper.observation, record), stepper, moment, record))
         length += alive if moment.running is None else alive & moment.running
         alive &= ~moment.done
     action = np.stack(actions, 1)
@@ -65,6 +71,7 @@ def play(
         int(space.n) if isinstance(space, gymnasium.spaces.Discrete) else 0,
         {key: column for key in info_keys if (column := _joined(infos[key])) is not None},
         None if boards[0] is None else np.stack(boards, 1),
+        map_tree(lambda *x: np.stack(x, 1), *kept) if record else None,
     )
 
 
@@ -84,7 +91,8 @@ def join_turns(turns: Sequence[Episodes], number: int) -> Episodes:
         np.concatenate([turn.length for turn in turns])[:number],
         turns[0].num_actions,
         {key: join([turn.info[key] for turn in turns]) for key in turns[0].info},
-        turns[0].boards,  # for the strip, which shows the first episodes only
+        turns[0].boards,  # for the trace, which shows the first episodes only
+        turns[0].observations,
     )
 
 
@@ -106,11 +114,26 @@ def _board(observation: Any) -> Any:
     return observation.copy() if observation[0].size <= _BOARD_SIZE else None
 
 
-def _true_next(board: Any, stepper: Stepper, moment: Moment) -> Any:
-    """Return what followed the step: where an episode ended, its true last observation."""
-    if board is None or not moment.any_done:
-        return board
-    rows = np.flatnonzero(moment.done)
+def _rows(observation: Any, count: int) -> Any:
+    return map_tree(lambda x: np.copy(x[:count]), observation)
+
+
+def _true_next(shown: Any, stepper: Stepper, moment: Moment, count: int | None = None) -> Any:
+    """Return what followed the step: where an episode ended, its true last observation.
+
+    Args:
+      shown: what `_board` or `_rows` gave of the observation; changed in place.
+      stepper: after the step.
+      moment: the step.
+      count: the first rows that are kept; None means a board of every row.
+    """
+    if shown is None or not moment.any_done:
+        return shown
+    rows = np.flatnonzero(moment.done[:count])
+    if not len(rows):
+        return shown
     final = stepper.final_observation(moment, rows)
-    board[rows] = final["observation"] if isinstance(final, dict) else final
-    return board
+    if count is None and isinstance(final, dict):
+        final = final["observation"]
+    map_tree(lambda x, y: x.__setitem__(rows, y), shown, final)
+    return shown

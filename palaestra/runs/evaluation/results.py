@@ -6,9 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from palaestra.envs.suites import Task
+from palaestra.experience.episodes import Episodes
+from palaestra.runs.evaluation.recorded import to_bytes
 from palaestra.runs.report.estimate import Estimate
 from palaestra.runs.report.plain import finite
 from palaestra.runs.store.files import write_folder
+from palaestra.runs.store.record import safe
 
 SCHEMA = 1
 """Version of the layout of `summary.json`."""
@@ -44,6 +47,8 @@ class TaskResult:
     """One for each episode: task, seed, episode, return, length, metrics."""
     strip: list[dict[str, Any]]
     """The first episodes step by step: actions, rewards and, of a bandit, expected rewards."""
+    recorded: Episodes | None = None
+    """The first seed's episodes with their observations, where these were asked for."""
 
     def to_json(self) -> dict[str, Any]:
         """Return plain data, without the episodes."""
@@ -132,7 +137,9 @@ class Evaluation:
     def save(
         self, folder: Path, *, agent_steps: int | None = None, config_hash: str | None = None
     ) -> None:
-        """Write `episodes.jsonl` (every episode) and `summary.json` into `folder`, both or none.
+        """Write `episodes.jsonl` (every episode) and `summary.json` into `folder`, all or none.
+
+        Observations that were kept go to `recorded-<task>.safetensors`, see `read_recorded`.
 
         Args:
           folder: what is in it is replaced.
@@ -142,6 +149,9 @@ class Evaluation:
         trained = {"agent_steps": agent_steps, "config_hash": config_hash}
         text = json.dumps(self.to_json() | trained, indent=1, ensure_ascii=False)
         lines = "".join(f"{json.dumps(row)}\n" for row in self.rows)
-        write_folder(
-            {"episodes.jsonl": lines.encode(), "summary.json": f"{text}\n".encode()}, folder
-        )
+        files = {"episodes.jsonl": lines.encode(), "summary.json": f"{text}\n".encode()}
+        for result in self.tasks:
+            if result.recorded is not None:
+                name = result.task.id.rpartition("/")[2]
+                files[f"recorded-{safe(name)}.safetensors"] = to_bytes(result.recorded)
+        write_folder(files, folder)

@@ -40,6 +40,7 @@ def task_result(
         metrics=estimates,
         rows=_rows(task, seeds, {"score": scores, **values}),
         strip=_strip(seeds[0], played[0]),
+        recorded=played[0] if played[0].observations is not None else None,
     )
 
 
@@ -131,12 +132,15 @@ def aggregate(
     found: Sequence[TaskResult], seeds: Sequence[int], repetitions: int
 ) -> dict[str, Estimate]:
     """Return the statistics of the scores over all tasks; runs are seeds, or episodes of one."""
+    found = [result for result in found if np.isfinite(result.task.high - result.task.low)]
+    names = ("iqm", "mean", "median", "optimality_gap")
+    if not found:  # no bounds are known between which a score would lie
+        return dict.fromkeys(names, Estimate(np.nan))
     if len(seeds) > 1:
         scores = [np.array(result.score.by_seed) for result in found]
     else:
         scores = [np.array([row["score"] for row in result.rows]) for result in found]
     rng = generator(seeds[0], Role.STATISTICS)
-    names = ("iqm", "mean", "median", "optimality_gap")
     functions = [getattr(statistics, name) for name in names]
     estimates = _with_intervals(scores, rng, functions, repetitions)
     return dict(zip(names, estimates, strict=True))

@@ -14,6 +14,7 @@ from palaestra.runs.export.layout import CONFIG, WEIGHTS, check_files, is_export
 from palaestra.runs.export.plugins import import_allowed
 from palaestra.runs.export.weights import check_weights, from_safetensors
 from palaestra.runs.rollouts.build import build_agent, environment_spaces
+from palaestra.runs.rollouts.statistics import unpack
 
 __all__ = ["ExportedActors", "is_export"]
 
@@ -55,7 +56,8 @@ class ExportedActors(RunActors):
         named = named_modules(self.config.env.id, self.config.env.wrappers)
         import_allowed(named, allow_plugins, folder / CONFIG)
         self.spaces = environment_spaces(self.config)
-        self.weights = from_safetensors(contents[WEIGHTS], folder / WEIGHTS)
+        packed = from_safetensors(contents[WEIGHTS], folder / WEIGHTS)
+        self.weights, self.statistics = unpack(packed)
         check_weights(self.weights, build_agent(self.config, *self.spaces), folder / WEIGHTS)
 
 

@@ -31,6 +31,7 @@ from palaestra.runs.export.pictures import pictures
 from palaestra.runs.export.replay import record as play
 from palaestra.runs.export.results import results_of
 from palaestra.runs.export.weights import to_safetensors
+from palaestra.runs.rollouts.statistics import pack
 from palaestra.runs.store.checkpoints import Checkpoints
 from palaestra.runs.store.files import write_folder
 from palaestra.runs.store.folder import RunFolder
@@ -127,7 +128,7 @@ def _files(
     drawn = pictures(replay)
     results = results_of(record, step)
     files = {
-        WEIGHTS: to_safetensors(actors.weights),
+        WEIGHTS: to_safetensors(pack(actors.weights, actors.statistics)),
         CONFIG: dump_yaml(_without_address(config)).encode(),
         RESULTS: _json(results),
         REPLAY: replay.lines().encode(),

@@ -3,6 +3,7 @@
 from collections import deque
 from typing import Any
 
+from palaestra.envs.wrappers.statistics import Statistics, merge_statistics
 from palaestra.experience.weights import Weights
 from palaestra.runs.config import RunConfig
 from palaestra.runs.rollouts.worker import Rollout, Worker
@@ -43,6 +44,10 @@ class LocalRollouts:
     def frames_per_step(self) -> int:
         """Emulator frames of one environment step."""
         return self.workers[0].frames_per_step
+
+    def wrapper_statistics(self) -> dict[str, Statistics]:
+        """Return what normalising wrappers have gathered, of all workers together."""
+        return merge_statistics([worker.wrapper_statistics() for worker in self.workers])
 
     def reset_environments(self) -> None:
         """Cut every episode short."""

@@ -16,6 +16,7 @@ from typing import Any
 import ray
 from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
 
+from palaestra.envs.wrappers.statistics import Statistics, merge_statistics
 from palaestra.errors import EnvironmentFailure, NotFiniteError, RunError, UserError
 from palaestra.experience.weights import Weights
 from palaestra.runs.config import RunConfig
@@ -164,6 +165,20 @@ class RayRollouts:
                 f"{reason}"
             ) from None
 
+    def wrapper_statistics(self) -> dict[str, Statistics]:
+        """Return what normalising wrappers have gathered, of all workers together.
+
+        Raises:
+          RunError: a worker died meanwhile.
+        """
+        if not self.config.env.wrappers:
+            return {}
+        calls = [slot.actor.wrapper_statistics.remote() for slot in self._slots]
+        try:
+            return merge_statistics(ray.get(calls))
+        except RayError as error:
+            raise RunError(f"a worker failed while its statistics were read: {error}") from error
+
     def reset_environments(self) -> None:
         """Cut every episode short.
 
@@ -238,6 +253,10 @@ class _RemoteWorker:
     def collect(self, weights: Weights | None, version: int) -> tuple[Rollout, dict[str, Any]]:
         """Return the next fragment and the worker's state after it."""
         return self.worker.collect(weights, version), self.state_dict()
+
+    def wrapper_statistics(self) -> dict[str, Statistics]:
+        """Return what normalising wrappers have gathered."""
+        return self.worker.wrapper_statistics()
 
     def reset_environments(self) -> dict[str, Any]:
         """Cut every episode short and return the worker's state."""

@@ -7,6 +7,8 @@ from typing import Any, Protocol
 from palaestra.agents.loop import EpisodeBatch
 from palaestra.envs.close import safe_close
 from palaestra.envs.rows import frames_per_step
+from palaestra.envs.state import wrapper_statistics
+from palaestra.envs.wrappers.statistics import Statistics
 from palaestra.experience.fragment import Fragment
 from palaestra.experience.weights import Weights
 from palaestra.runs.config import RunConfig, import_plugins
@@ -48,6 +50,9 @@ class Rollouts(Protocol):
     @property
     def frames_per_step(self) -> int:
         """Emulator frames of one environment step."""
+
+    def wrapper_statistics(self) -> dict[str, Statistics]:
+        """Return what normalising wrappers have gathered, of all workers together."""
 
     def reset_environments(self) -> None:
         """Cut every episode short."""
@@ -109,6 +114,10 @@ class Worker:
     def frames_per_step(self) -> int:
         """Emulator frames of one environment step."""
         return frames_per_step(self.collector.env)
+
+    def wrapper_statistics(self) -> dict[str, Statistics]:
+        """Return what normalising wrappers have gathered."""
+        return wrapper_statistics(self.collector.env)
 
     def reset_environments(self) -> None:
         """Cut every episode short."""

@@ -23,7 +23,6 @@ SCHEMA_VERSION = 3
 _ARRAY, _TUPLE, _TEXT, _SEGMENTS = "__array__", "__tuple__", "__text__", "__segments__"
 _FILE = re.compile(r"[a-z_]+\.json|[a-z_]+(\.\d+-\d{6})?\.safetensors")
 _ODD = (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError)
-_SAME_FROM = 16  # elements that are compared first when an array is looked for among others
 
 
 class BrokenCheckpointError(UserError):
@@ -121,13 +120,13 @@ def write_checkpoint(
         # All are written before the first is flushed, so that the disk can take them together.
         for file in [*files, "MANIFEST.json"]:
             _sync(temporary / file)
-        _sync_folder(temporary)
+        _sync(temporary)
         for path in flush:
             _sync(path)
         if target.exists():  # only what is broken is ever written again
             target.replace(folder / f".broken-{target.name}-{os.getpid()}")
         temporary.replace(target)
-        _sync_folder(folder)
+        _sync(folder)
         point_to(folder / "latest", target.name)
     except OSError as error:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -141,7 +140,7 @@ def point_to(pointer: Path, content: str) -> None:
     _write(temporary, content.encode())
     _sync(temporary)
     temporary.replace(pointer)
-    _sync_folder(pointer.parent)
+    _sync(pointer.parent)
 
 
 def _unwritable(target: Path, error: OSError) -> RunError:
@@ -452,7 +451,7 @@ def _split(tree: Any, path: str, name: str, part: Part, known: dict[Any, Any]) -
         return {_TEXT: tree.ravel().tolist(), "dtype": tree.dtype.str, "shape": list(tree.shape)}
     if isinstance(tree, np.ndarray) or hasattr(tree, "detach"):
         array = np.asarray(tree.detach().cpu() if hasattr(tree, "detach") else tree)
-        if array.dtype.name not in TYPES:
+        if array.dtype not in TYPES:
             raise TypeError(f"state{path}: arrays of {array.dtype} can't be stored")
         return _reference(array, path, name, part, known)
     if tree is None or isinstance(tree, bool | int | float | str):
@@ -472,10 +471,9 @@ def _reference(
 
     The weights of the part `actor` are most often the learner's as well.
     """
-    first = array.flat[:_SAME_FROM].tobytes()
-    alike = known.setdefault((array.dtype.str, array.shape, first), [])
+    alike = known.setdefault((array.dtype, array.shape), [])
     for other, where, stored in alike:
-        if other != name and array.size and _same_bytes(array, stored):
+        if other != name and _same_bytes(array, stored):
             return {_ARRAY: where, "part": other}
     part.arrays[path] = array.copy(order="C")
     alike.append((name, path, part.arrays[path]))
@@ -484,8 +482,10 @@ def _reference(
 
 def _same_bytes(one: np.ndarray, other: np.ndarray) -> bool:
     """Whether two arrays of one type and shape are equal bit for bit, NaN and -0 included."""
-    bits = (np.ascontiguousarray(x).reshape(-1).view(np.uint8) for x in (one, other))
-    return np.array_equal(*bits)
+    if not one.size or one.item(0) != other.item(0):  # soon told; where it is NaN, no matter
+        return False
+    a, b = (np.ascontiguousarray(x).reshape(-1).view(np.uint8) for x in (one, other))
+    return np.array_equal(a, b)
 
 
 def _write(path: Path, content: bytes) -> None:
@@ -497,13 +497,11 @@ def _write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> dict[str, Any
 
 
 def _sync(path: Path) -> None:
-    if path.exists():
-        with path.open("rb") as file:
-            os.fsync(file.fileno())
-
-
-def _sync_folder(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
+    """Flush a file, if it is there, or a folder's list of files to disk."""
+    try:
+        handle = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        return
     try:
         os.fsync(handle)
     finally:

@@ -176,11 +176,11 @@ def _process(pid: int) -> str | None:
 
 def _is_dead(owner: dict[str, Any]) -> bool:
     """Whether the owner ran where this process runs, and no longer does."""
-    noted, ours = owner.get("process"), _process(os.getpid())
-    if owner.get("host") != socket.gethostname() or not isinstance(noted, str) or ours is None:
+    noted, ours, pid = owner.get("process"), _process(os.getpid()), owner.get("pid")
+    if not isinstance(noted, str) or ours is None or type(pid) is not int:
         return False
     here = ours.rpartition("-")[0] == noted.rpartition("-")[0]
-    return here and noted != _process(int(owner["pid"]))
+    return here and noted != _process(pid)
 
 
 def _lock(handle: int, wait: bool = False) -> bool:

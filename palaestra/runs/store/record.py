@@ -230,10 +230,10 @@ class RunRecord:
         tasks = item.summary.get("tasks", [])
         played = {task.get("id") for task in tasks} | item.summary.get("not_applicable", {}).keys()
         return (
-            (item.suite, item.step) == (wanted.suite, self.steps)
+            (item.suite, item.step) == (wanted.suite_name, self.steps)
             and item.summary.get("seeds") == list(range(wanted.seeds))
             and all(wanted.episodes in (None, task.get("episodes")) for task in tasks)
-            and all(played & {name, f"{wanted.suite}/{name}"} for name in wanted.tasks)
+            and all(played & {name, f"{wanted.suite_name}/{name}"} for name in wanted.tasks)
         )
 
     def is_complete(self, config: RunConfig) -> bool:

@@ -14,7 +14,7 @@ import numpy as np
 
 from palaestra.experience.segments import layout_of
 
-TYPES = {
+_CODES = {
     "bool": "BOOL",
     "uint8": "U8",
     "int8": "I8",
@@ -28,6 +28,8 @@ TYPES = {
     "int64": "I64",
     "float64": "F64",
 }
+
+TYPES = {np.dtype(name): code for name, code in _CODES.items()}
 """Types of arrays that can be stored -> what safetensors calls them."""
 
 
@@ -68,10 +70,10 @@ def read_tensors(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
 def _head(arrays: Mapping[str, np.ndarray]) -> bytes:
     entries, start = {}, 0
     for name, array in arrays.items():
-        if array.dtype.name not in TYPES:
+        if array.dtype not in TYPES:
             raise TypeError(f"array {name!r}: {array.dtype} is not a type that can be stored")
         entries[name] = {
-            "dtype": TYPES[array.dtype.name],
+            "dtype": TYPES[array.dtype],
             "shape": list(array.shape),
             "data_offsets": [start, start + array.nbytes],
         }
@@ -83,4 +85,4 @@ def _head(arrays: Mapping[str, np.ndarray]) -> bytes:
 
 def _bytes(array: np.ndarray) -> memoryview:
     """Return the memory of a C-contiguous array."""
-    return memoryview(array.reshape(-1).view(np.uint8))
+    return array.reshape(-1).view(np.uint8).data

@@ -48,6 +48,10 @@ class RolloutLoop(Loop):
         """Return the learner's weights."""
         return self.learner.weights()
 
+    def wrapper_statistics(self) -> dict[str, Any]:
+        """Return what normalising wrappers have gathered, of all workers together."""
+        return self.rollouts.wrapper_statistics()
+
     def state_dict(self) -> dict[str, Any]:
         """Return the state of both ends."""
         return {

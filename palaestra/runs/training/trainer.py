@@ -16,6 +16,7 @@ from palaestra.errors import RunError
 from palaestra.experience.weights import Weights
 from palaestra.runs.config import RunConfig
 from palaestra.runs.progress import ProgressDisplay, say
+from palaestra.runs.rollouts.statistics import pack
 from palaestra.runs.store.checkpoints import Checkpoints
 from palaestra.runs.store.folder import LOGS, RunFolder
 from palaestra.runs.store.random_state import global_random_state, set_global_random_state
@@ -152,7 +153,7 @@ class Trainer:
             return {}
         state = global_random_state()  # whatever evaluation draws, training does not notice
         try:
-            return self._evaluator(self.folder, self.loop.weights(), self.agent_steps)
+            return self._evaluator(self.folder, self._packed(), self.agent_steps)
         finally:
             set_global_random_state(state)
 
@@ -290,7 +291,7 @@ class Trainer:
         self.checkpoints.wait()
         if not self.loop.restores_environments:
             self.loop.reset_environments()
-        weights = self.loop.weights()
+        weights = self._packed()
         for name, weight in weights.items():
             if np.issubdtype(weight.dtype, np.inexact) and not np.isfinite(weight).all():
                 raise RunError(
@@ -315,6 +316,10 @@ class Trainer:
             written=lambda step: self.folder.update_manifest(checkpoint_step=step),
         )
         self._last_saved = time.perf_counter()
+
+    def _packed(self) -> Weights:
+        """Return what is needed to act as the agent now would."""
+        return pack(self.loop.weights(), self.loop.wrapper_statistics())
 
     def _save_in_need(self) -> None:
         try:

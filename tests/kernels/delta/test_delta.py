@@ -378,7 +378,7 @@ def test_rows_do_not_depend_on_the_batch() -> None:
 @pytest.mark.parametrize("impl", IMPLS)
 @pytest.mark.parametrize("name", ["k", "v", "beta", "g", "state"])
 def test_a_broken_episode_does_not_reach_the_next_one(name: str, impl: str) -> None:
-    clean = make(H=heads(impl))
+    clean = make()
     reset = torch.zeros(2, T, dtype=torch.bool)
     reset[:, 20] = True
     values = clean.detached()._asdict()

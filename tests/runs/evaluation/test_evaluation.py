@@ -275,7 +275,7 @@ def test_a_folder_holds_every_episode_and_the_summary(tmp_path: Path) -> None:
 def test_the_table_names_seeds_episodes_mode_and_versions() -> None:
     console = Console(record=True, width=200, file=io.StringIO())
     print_comparison([ucb(), ucb(agent="again", mode="greedy")], console)
-    text = console.export_text()
+    text = " ".join(console.export_text().split())
     for part in ("over 3 evaluation seeds", "8 episodes", "sample for ucb", "greedy for again"):
         assert part in text, part
     assert "warning" in text

@@ -234,7 +234,7 @@ def test_text_comes_back_as_it_was(tmp_path: Path) -> None:
 
 def test_arrays_that_two_parts_share_are_stored_once_and_read_apart(tmp_path: Path) -> None:
     weights = {f"layer.{i}": np.random.default_rng(i).normal(size=(50, 40)) for i in range(3)}
-    weights["bias"] = np.array([np.nan, -0.0])
+    weights["bias"] = np.array([-0.0, np.nan])
     learner = {"policy": weights, "moments": {n: np.full_like(w, 2) for n, w in weights.items()}}
     Checkpoints(tmp_path).save(7, {"actor": weights, "loop": {"learner": learner}}, {})
     path = tmp_path / checkpoint_name(7)
