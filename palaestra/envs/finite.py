@@ -5,7 +5,6 @@ from typing import Any
 import numpy as np
 
 from palaestra.envs.trees import Tree
-from palaestra.errors import NotFiniteError
 
 
 def not_finite(observation: Tree, reward: np.ndarray) -> np.ndarray | None:
@@ -29,23 +28,6 @@ def describe_fault(row: int, observation: Tree, reward: np.ndarray | None = None
             value = leaf[row].ravel()[~np.isfinite(leaf[row].ravel())][0]
             return f"its {name} holds {value}"
     return "it is not finite"
-
-
-def refuse_not_finite(env: Any, observation: Tree, reward: np.ndarray) -> None:
-    """Raise where a row of an environment returned a number that is not finite.
-
-    Raises:
-      NotFiniteError: with the environment, the row and what it is.
-    """
-    with np.errstate(over="ignore"):  # what does not fit becomes infinite, which is seen
-        reward = np.asarray(reward, np.float32)
-    if (bad := not_finite(observation, reward)) is not None:
-        row = int(np.flatnonzero(bad)[0])
-        name = env.spec.id if env.spec is not None else type(env.unwrapped).__name__
-        raise NotFiniteError(
-            f"environment {name}, row {row}: {describe_fault(row, observation, reward)}; finite "
-            "numbers (as float32) are accepted."
-        )
 
 
 def _leaves(tree: Any, name: str) -> list[tuple[str, np.ndarray]]:

@@ -28,8 +28,8 @@ class FlatAdam(FlatOptimizer):
         return "exp_avg", "exp_avg_sq"
 
     def _update(self, learning_rate: float, skip: Tensor) -> None:
-        # The operation of torch's fused Adam itself: what torch puts around
-        # it takes longer for a small network.
+        # The operation of torch's fused Adam itself: what torch puts around it takes longer for a
+        # small network.
         skip = skip.to(torch.float32)
         self._steps.add_(1 - skip)
         self._fused(

@@ -191,7 +191,7 @@ class SB3Agent(Agent):
         self.check_envs(envs)
         generators = GlobalGenerators(setup.seed, torch.device(self.device))
         with generators:
-            vector = make_envs(envs, setup.seed)
+            vector = make_envs(envs, setup.seed, self.config.gamma)
             algorithm = self.make_algorithm(vector)
         off_policy = issubclass(self.algorithm_class, OffPolicyAlgorithm)
         make = OffPolicyLoop if off_policy else OnPolicyLoop

@@ -12,10 +12,8 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 from palaestra.agents.loop import TrainingEnvs
 from palaestra.agents.sb3.native_envs import NativeVecEnv
 from palaestra.envs import make_vec
-from palaestra.envs.finite import refuse_not_finite
 from palaestra.envs.recorded import RecordedEpisodes
 from palaestra.envs.rows import summed_infos
-from palaestra.envs.wrappers.build import wrapper_names
 from palaestra.errors import UserError
 from palaestra.registry import registry
 
@@ -28,20 +26,11 @@ class RecordedVecEnv(DummyVecEnv):
     """
 
     envs: list[Any]
+    restores = True
 
     def __init__(self, env_fns: list[Callable[[], gymnasium.Env]]) -> None:
         super().__init__(env_fns)
         self.sum_names = _sum_names(self.envs[0])
-
-    def step_wait(self) -> Any:
-        """Step all rows.
-
-        Raises:
-          NotFiniteError: an observation or a reward is not finite.
-        """
-        observation, reward, done, infos = super().step_wait()
-        refuse_not_finite(self.envs[0], observation, reward)
-        return observation, reward, done, infos
 
     @property
     def action_spaces(self) -> list[gymnasium.Space]:
@@ -92,23 +81,20 @@ class EpisodeSums(gymnasium.Wrapper):
         return result
 
 
-def make_envs(task: TrainingEnvs, seed: int) -> RecordedVecEnv | NativeVecEnv:
-    """Return the environments of a task.
+def make_envs(
+    task: TrainingEnvs, seed: int, discount: float = 0.99
+) -> RecordedVecEnv | NativeVecEnv:
+    """Return the environments of a task; `discount` is for wrappers that need one.
 
-    Palaestra's own vector environments are stepped together. Any other one is stepped row by row,
-    wrapped and seeded as `stable_baselines3.common.env_util.make_vec_env` does.
+    Palaestra's own vector environments, and wrapped ones, are those of `make_vec`. Any other one is
+    stepped row by row, wrapped and seeded as `stable_baselines3.common.env_util.make_vec_env` does.
 
     Raises:
-      UserError: wrappers around single environments, or an environment without single ones.
+      UserError: an unknown wrapper, or an environment without single ones.
     """
-    if _is_native(task.env_id):
+    if task.wrappers or _is_native(task.env_id):
         return NativeVecEnv(
-            make_vec(task.env_id, task.num_envs, task.wrappers, **dict(task.options))
-        )
-    if task.wrappers:
-        raise UserError(
-            f"env.wrappers: {', '.join(wrapper_names(task.wrappers))} cannot be used with "
-            f"{task.env_id}: Stable-Baselines3 steps it row by row; none is accepted here."
+            make_vec(task.env_id, task.num_envs, task.wrappers, discount, **dict(task.options))
         )
     make = _single(task)
     envs = RecordedVecEnv([_seeded(make, seed + row) for row in range(task.num_envs)])

@@ -20,6 +20,7 @@ from palaestra.agents.sb3 import state as state_of
 from palaestra.agents.sb3.environments import RecordedVecEnv
 from palaestra.agents.sb3.generators import GlobalGenerators
 from palaestra.agents.sb3.native_envs import NativeVecEnv
+from palaestra.envs.finite import describe_fault, not_finite
 from palaestra.errors import NotFiniteError
 from palaestra.experience.fragment import map_tree
 from palaestra.experience.weights import Weights
@@ -62,6 +63,7 @@ class SB3Loop(Loop):
         self.algorithm = algorithm
         self.generators = generators
         self.envs = envs
+        self.restores_environments = envs.restores
         self.steps = steps
         self.recorder = EpisodeRecorder()
         self._seed, self._resets, self._cut = seed, 0, False
@@ -252,18 +254,34 @@ class OffPolicyLoop(SB3Loop):
 
 
 class EpisodeRecorder(BaseCallback):
-    """Notes the episodes that end while an algorithm collects."""
+    """Notes the episodes that end while an algorithm collects, and looks at its numbers.
+
+    Raises:
+      NotFiniteError: an observation or a reward is not finite; nothing was learned from it.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self._ended: list[tuple[int, dict[str, Any]]] = []
 
     def _on_step(self) -> bool:
-        dones = self.locals["dones"]
+        dones, infos = self.locals["dones"], self.locals["infos"]
+        self._look(self.locals["new_obs"], self.locals["rewards"], range(len(dones)))
         if dones.any():
-            infos = self.locals["infos"]
+            for row in np.flatnonzero(dones).tolist():
+                final = map_tree(lambda x: np.asarray(x)[None], infos[row]["terminal_observation"])
+                self._look(final, np.zeros(1), [row])
             self._ended += [(int(row), infos[row]["episode"]) for row in np.flatnonzero(dones)]
         return True
+
+    def _look(self, observation: Any, reward: np.ndarray, rows: Sequence[int]) -> None:
+        bad = not_finite(observation, reward)
+        if bad is not None:
+            index = int(np.flatnonzero(bad)[0])
+            raise NotFiniteError(
+                f"environment row {rows[index]}, agent step {self.num_timesteps} of the run: "
+                f"{describe_fault(index, observation, reward)}; finite numbers are accepted."
+            )
 
     def take(self, sum_names: tuple[str, ...]) -> EpisodeBatch:
         """Return the episodes since the last call."""

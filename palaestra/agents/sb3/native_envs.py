@@ -1,4 +1,4 @@
-"""Palaestra's own vector environments as a `VecEnv` of Stable-Baselines3."""
+"""Vector environments, wrapped or not, as a `VecEnv` of Stable-Baselines3."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,9 +8,8 @@ import numpy as np
 from gymnasium.vector import VectorEnv
 from stable_baselines3.common.vec_env import VecEnv
 
-from palaestra.envs.finite import refuse_not_finite
-from palaestra.envs.rows import reset_rows, step_info, summed_infos
-from palaestra.envs.state import get_state, set_state
+from palaestra.envs.rows import final_rows, reset_rows, step_info, summed_infos
+from palaestra.envs.state import get_state, is_restorable, set_state
 from palaestra.experience.fragment import map_tree
 from palaestra.seeding import Role, integers
 
@@ -19,15 +18,17 @@ class NativeVecEnv(VecEnv):
     """A vector environment that resets in the same step and can tell its state.
 
     At the end of an episode the row's info has `terminal_observation`, `TimeLimit.truncated` and
-    the record `episode`: return `r`, length `l` and the sums that the environment names.
+    the record `episode`: return `r` before wrappers changed rewards, length `l` and the sums that
+    the environment names.
 
     Args:
-      envs: offers `get_state` and `set_state`.
+      envs: the environments; those without a state are reset at every checkpoint.
     """
 
     def __init__(self, envs: VectorEnv) -> None:
         self.envs = envs
         super().__init__(envs.num_envs, envs.single_observation_space, envs.single_action_space)
+        self.restores = is_restorable(envs)
         self.sum_names: tuple[str, ...] = summed_infos(envs)
         self._returns = np.zeros(envs.num_envs)
         self._lengths = np.zeros(envs.num_envs, np.int64)
@@ -52,17 +53,18 @@ class NativeVecEnv(VecEnv):
     def step_wait(self) -> tuple[Any, np.ndarray, np.ndarray, list[dict[str, Any]]]:
         """Step all rows; see the class for the infos."""
         observation, reward, terminated, truncated, info = self.envs.step(self._actions)
-        refuse_not_finite(self.envs, observation, reward)
         done = terminated | truncated
-        self._returns += reward
+        self._returns += info.get("raw_reward", reward)
         self._lengths += 1
         for name, total in self._sums.items():
             paid = step_info(info, name, done)
             total += 0 if paid is None else paid
         infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
-        for row in np.flatnonzero(done).tolist():
+        rows = np.flatnonzero(done)
+        final = final_rows(info, rows) if len(rows) else None
+        for i, row in enumerate(rows.tolist()):
             infos[row] = {
-                "terminal_observation": map_tree(lambda x, row=row: x[row], info["final_obs"]),
+                "terminal_observation": map_tree(lambda x, i=i: x[i], final),
                 "TimeLimit.truncated": bool(truncated[row] and not terminated[row]),
                 "episode": self._end_episode(row),
             }

@@ -32,7 +32,7 @@ def check(
         bool, typer.Option("--json", help="Print one JSON object and nothing else.")
     ] = False,
 ) -> None:
-    """Play an environment and name what is wrong with it; exit code 1 if it cannot be trained on."""
+    """Play an environment and name what is wrong; exit code 1 if it cannot be trained on."""
     from palaestra.envs.check import check_environment
     from palaestra.errors import UserError
     from palaestra.runs.config import import_plugins, parse_yaml

@@ -78,9 +78,22 @@ def test_single_environments_sum_the_same() -> None:
     assert found[0] == found[1] != []
 
 
-def test_wrappers_of_vector_environments_are_refused_around_single_ones() -> None:
-    with pytest.raises(UserError, match=r"env.wrappers: action-mask"):
-        loop_on("CartPole-v1", "sb3/ppo", num_envs=1, wrappers=["action-mask"])
+def test_wrappers_by_name_and_options_are_put_around_any_environment() -> None:
+    wrappers = [
+        {"name": "reward-clip", "low": -0.5, "high": 0.5},
+        {"name": "frame-stack", "frames": 3},
+    ]
+    loop = loop_on("CartPole-v1", "sb3/ppo", wrappers=wrappers, **CLIPPED)
+    assert np.prod(loop.envs.observation_space.shape) == 3 * 4
+    episodes = loop.advance().episodes
+    # CartPole pays 1 a step: what is recorded is not what is learned from.
+    np.testing.assert_array_equal(episodes.returns, episodes.length)
+    assert set(loop.algorithm.rollout_buffer.rewards.ravel()) == {0.5}
+
+
+def test_an_unknown_wrapper_is_named() -> None:
+    with pytest.raises(UserError, match="unknown wrapper 'frame-stac'"):
+        loop_on("CartPole-v1", "sb3/ppo", wrappers=["frame-stac"], **CLIPPED)
 
 
 class Drifting(gymnasium.Env[Any, Any]):

@@ -23,6 +23,11 @@ CASES: dict[str, tuple[str, str, dict[str, Any]]] = {
         "sb3/dqn",
         REPLAY | {"wrappers": ["action-mask"]},
     ),
+    "sb3/ppo wrapped": (
+        "CartPole-v1",
+        "sb3/ppo",
+        CLIPPED | {"wrappers": ["normalise-observation", {"name": "frame-stack", "frames": 2}]},
+    ),
     "sb3/recurrent-ppo one memory": (
         "CartPole-v1",
         "sb3/recurrent-ppo",

@@ -194,7 +194,7 @@ def test_the_actions_of_a_replay_give_its_rewards_and_observations_again(
     for row in rows:
         assert row["env_id"] == config.id
         if row["t"] == 0:
-            observation = reset_rows(env, [row["seed"]])
+            observation, _ = reset_rows(env, [row["seed"]])
         plain = (
             {key: part[0].tolist() for key, part in observation.items()}
             if isinstance(observation, dict)
