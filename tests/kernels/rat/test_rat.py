@@ -638,7 +638,7 @@ def test_steps_of_triton_are_steps_of_the_reference(
     pos: list[int], width: int, capacity: int, length: int, options: dict[str, Any], inplace: bool
 ) -> None:
     state = some_state(pos, width, capacity, length, **options)
-    xs, reset = make(2, 6, width=width), torch.zeros(2, 6, dtype=torch.bool)
+    xs, reset = make(2, 4, width=width), torch.zeros(2, 4, dtype=torch.bool)
     reset[0, 3] = True
     options |= dict(chunk_length=length)
     o, last = acts(xs, reset, state, inplace, impl="triton", **options)
