@@ -61,7 +61,7 @@ class NativeVecEnv(VecEnv):
             total += 0 if paid is None else paid
         infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
         rows = np.flatnonzero(done)
-        final = final_rows(info, rows) if len(rows) else None
+        final: Any = final_rows(info, rows) if len(rows) else None
         for i, row in enumerate(rows.tolist()):
             infos[row] = {
                 "terminal_observation": map_tree(lambda x, i=i: x[i], final),
