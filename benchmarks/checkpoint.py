@@ -123,7 +123,7 @@ class ReplayLearner:
 
     def __init__(self, gib: float, fill: bool) -> None:
         rows = int(gib * 2**30) // (84 * 84 + 8 + 4 + 1)
-        arrays = {
+        arrays: dict[str, np.ndarray] = {
             "frame": np.zeros((rows, 84, 84), np.uint8),
             "action": np.zeros(rows, np.int64),
             "reward": np.zeros(rows, np.float32),
