@@ -59,6 +59,8 @@ def _explain(model: type[BaseModel], detail: dict[str, Any], where: str) -> str:
 def _model_at(model: type[BaseModel], path: list[str]) -> type[BaseModel] | None:
     """Return the nested model at `path`, or None where the path leaves the models."""
     for name in path:
+        if name.isdigit():  # of a list of models
+            continue
         field = model.model_fields.get(name)
         annotation = field.annotation if field else None
         candidates = [annotation, *get_args(annotation)]

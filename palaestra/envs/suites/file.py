@@ -8,6 +8,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from palaestra.envs.suites.base import Suite, Task
+from palaestra.errors import UserError
 from palaestra.options import Options, validate
 
 
@@ -30,7 +31,7 @@ class SuiteFile(Options):
 
     description: str = Field("", description="one sentence on what the suite is for")
     version: int = Field(1, ge=1, description="raised by whatever changes the meaning of a number")
-    tasks: tuple[TaskFile, ...] = Field(min_length=1, description="what is played")
+    tasks: tuple[TaskFile, ...] = Field(description="what is played")
 
 
 def suite_from_plain(raw: Mapping[str, Any], path: Path) -> Suite:
@@ -40,6 +41,8 @@ def suite_from_plain(raw: Mapping[str, Any], path: Path) -> Suite:
       UserError: one line for each wrong field.
     """
     given = validate(SuiteFile, raw, str(path))
+    if not given.tasks:
+        raise UserError(f"{path}: tasks: none is given; one or more are accepted.")
     tasks = tuple(
         Task(
             f"{path.stem}/{task.id}",
