@@ -39,6 +39,18 @@ REPLAY = [
 
 CONFIGS: dict[str, tuple[str, list[str]]] = {
     "ppo-mlp": ("cartpole", [*SMALL_PPO, "total_steps=3200", "agent.num_epochs=2"]),
+    "ppo-mlp-normalised": (
+        "cartpole",
+        [
+            *SMALL_PPO,
+            "env.wrappers=[normalise-observation, {name: frame-stack, frames: 2}]",
+            "env.options={max_episode_steps: 50}",
+            "evaluation={every: 640, episodes: 2, seeds: 2}",
+            "checkpoint.every=320",
+            "total_steps=1600",
+            "agent.num_epochs=2",
+        ],
+    ),
     "ppo-gru": (
         "demo",
         [*SMALL_PPO, *EVALUATION, "total_steps=3200", "log_every=96", "policy.hidden_size=8"],

@@ -7,11 +7,11 @@ import gymnasium
 import numpy as np
 import pytest
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
-from lockstep import Deciding, Lockstep, by_hand, unpacked
 
 from palaestra.agents.returns import fragment_advantage
 from palaestra.errors import EnvironmentFailure, NotFiniteError
 from palaestra.runs.rollouts.collector import Collector
+from tests.runs.rollouts.lockstep import Deciding, Lockstep, by_hand, unpacked
 
 
 class Failing(gymnasium.Env):

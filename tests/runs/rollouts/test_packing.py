@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from lockstep import GAMMA, Deciding, Lockstep, by_hand, unpacked
 
 from palaestra.agents.returns import fragment_advantage
 from palaestra.experience.fragment import Fragment
 from palaestra.runs.rollouts.collector import Collector
+from tests.runs.rollouts.lockstep import GAMMA, Deciding, Lockstep, by_hand, unpacked
 
 LENGTHS = st.lists(st.lists(st.integers(1, 9), min_size=1, max_size=3), min_size=1, max_size=4)
 CUTS = st.lists(st.integers(1, 13), min_size=1, max_size=6)
