@@ -19,7 +19,7 @@ def write_report(run_dirs: Sequence[Path | str], out: Path | str | None = None) 
       run_dirs: run folders; runs that differ in the seed alone are drawn together.
       out: the page, by default `report.html` in the run folder or, for several runs,
         `report-<experiment>.html` beside the first. The data (`.json`) and the pictures
-        (`-curves.png`, `-evaluation.png`, `-strip.png`) get the same stem.
+        (`-curves.png`, `-evaluation.png`, `-trace.png`) get the same stem.
 
     Raises:
       UserError: no folder given, a folder is no run, or a file in it cannot be read.

@@ -2,14 +2,15 @@
 
 import json
 import math
+import os
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from palaestra.errors import UserError
+from palaestra.errors import RunError, UserError
 from palaestra.runs.report.data import Report, gather
-from palaestra.runs.report.figures import write_figures
+from palaestra.runs.report.figures import figures
 from palaestra.runs.report.page import render
 from palaestra.runs.report.read import read_runs
 
@@ -20,12 +21,41 @@ def build(folders: Sequence[Path], out: Path | None = None) -> Path:
     page = out or default_page(folders, report)
     if page.suffix not in (".html", ".htm"):
         raise UserError(f"out: {str(page)!r} is not accepted; the page's name ends in .html.")
-    page.parent.mkdir(parents=True, exist_ok=True)
-    page.write_text(render(report), encoding="utf-8")
     data = json.dumps(finite(report.as_dict()), indent=1, ensure_ascii=False, allow_nan=False)
-    page.with_suffix(".json").write_text(data + "\n", encoding="utf-8")
-    write_figures(report, page.with_suffix(""))
+    files: dict[Path, bytes | None] = {
+        page.with_name(f"{page.stem}-{name}.png"): content
+        for name, content in figures(report).items()
+    }
+    files[page.with_suffix(".json")] = f"{data}\n".encode()
+    files[page] = render(report).encode()
+    place(files)
     return page
+
+
+def place(files: dict[Path, bytes | None]) -> None:
+    """Write all files aside, then move each into its place, in the order given; None removes one.
+
+    Killed at any moment, the last file is the old one, whole, or the new one with all the others.
+
+    Raises:
+      RunError: the disk is full or cannot be written.
+    """
+    aside = {path: path.with_name(f".tmp-{os.getpid()}-{path.name}") for path in files}
+    try:
+        for path, content in files.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if content is not None:
+                aside[path].write_bytes(content)
+        for path, content in files.items():
+            if content is None:
+                path.unlink(missing_ok=True)
+            else:
+                aside[path].replace(path)
+    except OSError as error:
+        raise RunError(f"the report could not be written: {error}") from error
+    finally:
+        for path in aside.values():
+            path.unlink(missing_ok=True)
 
 
 def default_page(folders: Sequence[Path], report: Report) -> Path:

@@ -10,16 +10,15 @@ import pytest
 from report_example import TASK, bandit_summary, write_identity, write_json, write_lines, write_run
 
 from palaestra.errors import UserError
-from palaestra.runs.report.curves import Line, band, charts, thin
+from palaestra.runs.report.curves import Line, band, charts, levels, thin
 from palaestra.runs.report.data import gather
-from palaestra.runs.report.format import counted, duration, listed, number
+from palaestra.runs.report.format import counted, duration, interval, listed, number
 from palaestra.runs.report.groups import group_runs
 from palaestra.runs.report.provenance import commands
 from palaestra.runs.report.read import read_run, read_runs
 from palaestra.runs.report.results import Figure
-from palaestra.runs.report.strip import BanditEpisode, Game, Play, spread
-from palaestra.runs.report.summary import _side
-from palaestra.runs.report.tables import Row, levels, tables
+from palaestra.runs.report.tables import Column, Row, Table, compare, tables
+from palaestra.runs.report.views import board, view_of
 
 
 def test_band_of_equal_runs_has_zero_width_and_their_value() -> None:
@@ -98,7 +97,7 @@ def test_returns_come_from_the_episodes_where_metrics_lack_them(tmp_path: Path) 
     assert run.num_episodes == 2
 
 
-def test_reference_lines_stand_at_the_references_in_the_training_environment(
+def test_level_lines_stand_at_the_baselines_in_the_training_environment(
     tmp_path: Path,
 ) -> None:
     groups = group_runs([read_run(write_run(tmp_path))])
@@ -108,7 +107,7 @@ def test_reference_lines_stand_at_the_references_in_the_training_environment(
     assert "ppo-gru" not in found
 
 
-def test_reference_lines_are_left_out_where_the_task_is_another_environment(tmp_path: Path) -> None:
+def test_level_lines_are_left_out_where_the_task_is_another_environment(tmp_path: Path) -> None:
     folder = write_run(tmp_path)
     for path in folder.glob("eval/*/*/summary.json"):
         summary = json.loads(path.read_text())
@@ -117,7 +116,7 @@ def test_reference_lines_are_left_out_where_the_task_is_another_environment(tmp_
     assert levels(group_runs([read_run(folder)])) == {}
 
 
-def test_table_holds_the_summary_and_marks_the_lowest_regret_as_best(tmp_path: Path) -> None:
+def test_table_holds_what_was_found_and_is_sorted_by_regret(tmp_path: Path) -> None:
     (table,) = tables(group_runs([read_run(write_run(tmp_path))]))
     assert table.task == TASK
     by_agent = {row.agent: row.cells["regret"] for row in table.rows}
@@ -125,7 +124,8 @@ def test_table_holds_the_summary_and_marks_the_lowest_regret_as_best(tmp_path: P
     assert by_agent["random"].value == pytest.approx(stored["mean"])
     assert by_agent["random"].low == pytest.approx(stored["mean_low"])
     assert table.primary.key == "regret"
-    assert table.best(table.primary) == min(figure.value for figure in by_agent.values())
+    regrets = [row.cells["regret"].value for row in table.rows]
+    assert regrets == sorted(regrets)
     assert [row.trained for row in table.rows if row.agent == "ppo-gru"] == [True]
     assert next(c for c in table.columns if c.key == "coverage").better == ""
 
@@ -176,10 +176,10 @@ def test_what_an_evaluation_saves_is_read_as_it_was_found(tmp_path: Path) -> Non
         assert found[evaluation.agent].value == estimate.mean
         assert found[evaluation.agent].bounds == tuple(estimate.mean_interval[:2])
     assert {"win", "draw", "loss"} <= {column.key for column in game.columns}
-    first = report.strips[0]
-    assert isinstance(first, BanditEpisode)
-    assert [play.agent for play in first.plays] == ["ppo-gru", "random"]
-    assert any(isinstance(strip, Game) and strip.boards for strip in report.strips)
+    first = report.traces[0]
+    assert view_of(first) is bandit
+    assert list(first.records) == ["ppo-gru", "random"]
+    assert any(view_of(trace) is board for trace in report.traces)
 
 
 def test_few_seeds_are_warned_of(tmp_path: Path) -> None:
@@ -194,23 +194,57 @@ def test_agents_on_the_same_seeds_are_compared_by_their_paired_difference() -> N
     hard = dict(enumerate([1.0, 9.0, 2.0, 8.0, 5.0]))
     better = {seed: value - 0.5 for seed, value in hard.items()}
     one, other = Figure(4.5, 2, 7, better), Figure(5.0, 2, 8, hard)
-    assert _side(one, other, "lower") == "better"
-    assert _side(one, other, "higher") == "worse"
-    assert _side(Figure(4.5, 2, 7), Figure(5.0, 2, 8), "lower") == "equal"
-    assert _side(Figure(1.0, 0, 2), Figure(5.0, 3, 8), "lower") == "better"
+    found = compare(one, other, "lower")
+    assert (found.side, found.difference) == ("better", Figure(-0.5, -0.5, -0.5))
+    assert compare(one, other, "higher").side == "worse"
+    assert compare(Figure(4.5, 2, 7), Figure(5.0, 2, 8), "lower").side == "equal"
+    apart = compare(Figure(1.0, 0, 2), Figure(5.0, 3, 8), "lower")
+    assert (apart.side, apart.difference) == ("better", None)
 
 
-def test_verdict_names_agent_environment_figure_and_references(tmp_path: Path) -> None:
-    verdict = gather([read_run(write_run(tmp_path))]).verdict
+def table_of(**returns: Figure) -> Table:
+    rows = [Row(agent, agent == "own", {"return": cell}) for agent, cell in returns.items()]
+    return Table("t", "s", "", [Column("return", "Return", "", "higher")], rows)
+
+
+def test_the_best_of_a_column_is_marked_only_where_it_is_better_than_every_other() -> None:
+    table = table_of(own=Figure(5, 4, 6), far=Figure(1, 0, 2), near=Figure(4.5, 3, 5))
+    assert table.best(table.primary) is None
+    table = table_of(own=Figure(5, 4, 6), far=Figure(1, 0, 2), near=Figure(3, 2, 3.5))
+    assert table.best(table.primary) is table.rows[0]
+    table.rows.reverse()
+    assert table.best(table.primary) is table.rows[-1]
+    alone = table_of(own=Figure(5, 4, 6))
+    assert alone.best(alone.primary) is None
+
+
+def test_summary_names_agent_environment_figure_and_baselines(tmp_path: Path) -> None:
+    said = gather([read_run(write_run(tmp_path))]).summary
     for part in ("ppo", "gru", "palaestra/GaussianBandit-v0", "200,000", "95 %", "random", "ucb"):
-        assert part in verdict
+        assert part in said
+
+
+def test_where_better_is_said_the_paired_difference_stands_with_its_interval(
+    tmp_path: Path,
+) -> None:
+    report = gather([read_run(write_run(tmp_path))])
+    own, random = (
+        bandit_summary(a)["tasks"][0]["metrics"]["regret"] for a in ("ppo-gru", "random")
+    )
+    gap = np.mean(own["by_seed"]) - np.mean(random["by_seed"])
+    digits = report.tables[0].primary.digits
+    better = report.summary.partition("better than ")[2]
+    assert (
+        f"random ({number(random['mean'], digits)}; paired difference {number(gap, digits)} ["
+        in (better)
+    )
 
 
 def test_runs_with_nothing_but_identity_or_one_line_are_read(tmp_path: Path) -> None:
     write_identity(tmp_path, "bare", "bare", 0)
     bare = gather([read_run(tmp_path)])
-    assert (bare.charts, bare.tables, bare.strips) == ([], [], [])
-    assert "not been evaluated" in bare.verdict
+    assert (bare.charts, bare.tables, bare.traces) == ([], [], [])
+    assert "not been evaluated" in bare.summary
     write_lines(tmp_path / "metrics.jsonl", [{"agent_steps": 5, "rollout/return": 1.0}])
     assert len(gather([read_run(tmp_path)]).charts) == 1
 
@@ -281,22 +315,58 @@ def test_a_last_line_cut_off_in_writing_is_left_out_and_noted(tmp_path: Path) ->
     assert run.notices == ["metrics.jsonl, line 2, was cut off in writing; it is left out."]
 
 
-def test_arm_quality_runs_from_the_worst_to_the_best_mean() -> None:
-    play = Play("a", [0, 1, 2], [0.0, 0.0, 0.0], [2.0, 1.0, 0.0])
-    episode = BanditEpisode("e", {0: -1.0, 1: 0.0, 2: 1.0}, [play])
-    assert [episode.quality(play, t) for t in range(3)] == [0.0, 0.5, 1.0]
-    varying = BanditEpisode("e", {}, [play])
-    assert [varying.quality(play, t) for t in range(3)] == [0.0, 0.5, 1.0]
-    assert play.cumulative == [2.0, 3.0, 3.0]
-    assert episode.best_arms == {2}
+def test_runs_on_different_environments_share_no_axis(tmp_path: Path) -> None:
+    folders = [write_run(tmp_path), write_run(tmp_path, experiment="other", skill=0.5)]
+    config = (folders[1] / "config.yaml").read_text()
+    (folders[1] / "config.yaml").write_text(config.replace("num_arms: 5", "num_arms: 20"))
+    found = [c for c in charts(group_runs(read_runs(folders))) if c.metric == "rollout/regret"]
+    assert [[series.label for series in chart.series] for chart in found] == [
+        ["meta-bandit"],
+        ["other"],
+    ]
+    assert len({chart.title for chart in found}) == 2
+    (folders[1] / "config.yaml").write_text(config)
+    (chart,) = (c for c in charts(group_runs(read_runs(folders))) if c.metric == "rollout/regret")
+    assert len(chart.series) == 2
 
 
-def test_labels_are_spread_apart_and_stay_above_the_lowest_place() -> None:
-    moved = spread([100, 99, 50, 98], 13, 100)
-    assert moved[2] == 50
-    gaps = np.diff(sorted(moved))
-    assert (gaps >= 13).all()
-    assert max(moved) <= 100
+def test_level_lines_belong_to_the_environment_of_their_task(tmp_path: Path) -> None:
+    folders = [write_run(tmp_path), write_run(tmp_path, experiment="other")]
+    config = (folders[1] / "config.yaml").read_text()
+    (folders[1] / "config.yaml").write_text(config.replace("GaussianBandit", "BernoulliBandit"))
+    manifest = json.loads((folders[1] / "manifest.json").read_text())
+    write_json(folders[1] / "manifest.json", {**manifest, "env": {"id": "BernoulliBandit-v0"}})
+    found = [c for c in charts(group_runs(read_runs(folders))) if c.metric == "rollout/regret"]
+    assert [bool(chart.levels) for chart in found] == [True, False]
+
+
+def test_evaluations_after_several_steps_are_a_curve_with_their_interval(tmp_path: Path) -> None:
+    folder = write_run(tmp_path)
+    for step, skill in ((50_000, 0.2), (100_000, 0.6)):
+        place = folder / "eval" / f"bandit-{step}" / "ppo-gru"
+        write_json(place / "summary.json", bandit_summary("ppo-gru", 0, skill))
+    found = {c.metric: c for c in charts(group_runs([read_run(folder)]))}
+    chart = found["eval/bandit/score (IQM)"]
+    stored = [bandit_summary("ppo-gru", 0, s)["aggregate"]["iqm"] for s in (0.2, 0.6, 0.95)]
+    assert chart.section == "evaluation"
+    band = chart.series[0].band
+    assert band is not None
+    assert band.x == [50_000, 100_000, 200_000]
+    assert band.mean == [estimate["value"] for estimate in stored]
+    assert band.low == [estimate["low"] for estimate in stored]
+    assert band.high == [estimate["high"] for estimate in stored]
+    assert {level.label for level in chart.levels} == {
+        "random",
+        "epsilon-greedy",
+        "ucb",
+        "thompson",
+    }
+    assert "eval/bandit/return" in found
+
+
+def test_a_single_evaluation_is_no_curve(tmp_path: Path) -> None:
+    found = charts(group_runs([read_run(write_run(tmp_path))]))
+    assert not [chart for chart in found if chart.section == "evaluation"]
 
 
 def test_words_read_well() -> None:
@@ -308,6 +378,8 @@ def test_words_read_well() -> None:
         "\N{EN DASH}",
     ]
     assert number(-0.0001, 2) == "0.00"
+    assert interval(1.0, 2.5, 1) == "[1.0, 2.5]"
+    assert (interval(None, 2.5), interval(-0.25, 2)) == ("", "[\N{MINUS SIGN}0.25, 2.00]")
     assert [duration(s) for s in (3.21, 59, 125, 7260)] == [
         "3.2 s",
         "59 s",
