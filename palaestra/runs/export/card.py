@@ -12,7 +12,7 @@ from palaestra.runs.export.results import of_checkpoint
 from palaestra.runs.report.format import duration
 from palaestra.runs.report.groups import group_runs
 from palaestra.runs.report.read import Evaluated, Run
-from palaestra.runs.report.render import fill
+from palaestra.runs.report.render import text
 from palaestra.runs.report.tables import Table, suite_grid, tables
 
 Row = dict[str, Any]
@@ -38,7 +38,7 @@ def card(
     """
     front = yaml.safe_dump(_front_matter(name, config, results), sort_keys=False)
     seconds = results["training"].get("wall_seconds")
-    return fill(
+    return text(
         "card.md",
         name=name,
         front=Markup(front),  # not markup: read by programs before the text begins

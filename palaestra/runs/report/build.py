@@ -54,8 +54,8 @@ def place(files: dict[Path, bytes | None]) -> None:
     except OSError as error:
         raise RunError(f"the report could not be written: {error}") from error
     finally:
-        for path in aside.values():
-            path.unlink(missing_ok=True)
+        for path in filter(Path.exists, aside.values()):
+            path.unlink()
 
 
 def default_page(folders: Sequence[Path], report: Report) -> Path:

@@ -10,7 +10,7 @@ from palaestra.runs.report.curves import Chart
 from palaestra.runs.report.data import Report
 from palaestra.runs.report.format import number
 from palaestra.runs.report.provenance import commands, provenance
-from palaestra.runs.report.render import fill, script_data
+from palaestra.runs.report.render import script_data, text
 from palaestra.runs.report.runs_table import runs_grid
 from palaestra.runs.report.shown import record
 from palaestra.runs.report.tables import Table, grid, seed_grid
@@ -22,7 +22,7 @@ def render(report: Report) -> str:
     suites: dict[str, list[dict[str, object]]] = {}
     for table in report.tables:
         suites.setdefault(table.suite, []).append(_table(table))
-    return fill(
+    return text(
         "page.html",
         report=report,
         sections={name: _charts(report.charts, name) for name in _SECTIONS},

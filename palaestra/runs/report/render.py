@@ -10,15 +10,20 @@ from markupsafe import Markup
 from palaestra.runs.report.format import number
 
 
-def fill(template: str, **values: Any) -> Markup:
+def text(template: str, **values: Any) -> str:
     """Return a file of `templates/` filled with values; only `Markup` is left as it is."""
-    return Markup(_templates().get_template(template).render(values))
+    return _templates().get_template(template).render(values)
+
+
+def fill(template: str, **values: Any) -> Markup:
+    """Return the same as a part for another template."""
+    return Markup(text(template, **values))
 
 
 def script_data(data: Any) -> Markup:
     """Return JSON that cannot end the script element that holds it."""
-    text = json.dumps(data, separators=(",", ":"), allow_nan=False)
-    return Markup(text.replace("<", "\\u003c"))
+    content = json.dumps(data, separators=(",", ":"), allow_nan=False)
+    return Markup(content.replace("<", "\\u003c"))
 
 
 @cache
