@@ -52,8 +52,9 @@ def _compared(row: Row, table: Table) -> str:
         found = compare(figure, rival, column.better)
         gap = ""
         if (d := found.difference) is not None:
-            ends = interval(d.low, d.high, column.digits)
-            gap = f"; paired difference {number(d.value, column.digits)} {ends}"
+            # One decimal more: an end that rounds to 0 would deny what is said.
+            ends = interval(d.low, d.high, column.digits + 1)
+            gap = f"; paired difference {number(d.value, column.digits + 1)} {ends}"
         sides[found.side].append(f"{other.agent} ({number(rival.value, column.digits)}{gap})")
     said = {"better": "better than", "equal": "not told apart from", "worse": "behind"}
     parts = [f"{words} {listed(sides[side])}" for side, words in said.items() if sides[side]]

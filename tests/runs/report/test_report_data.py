@@ -235,7 +235,7 @@ def test_where_better_is_said_the_paired_difference_stands_with_its_interval(
     digits = report.tables[0].primary.digits
     better = report.summary.partition("better than ")[2]
     assert (
-        f"random ({number(random['mean'], digits)}; paired difference {number(gap, digits)} ["
+        f"random ({number(random['mean'], digits)}; paired difference {number(gap, digits + 1)} ["
         in (better)
     )
 
