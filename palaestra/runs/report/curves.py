@@ -4,6 +4,7 @@ import json
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
@@ -194,7 +195,7 @@ def _evaluated(run: Run) -> dict[str, Line]:
     return {metric: line for metric, line in lines.items() if len(line.x) > 1}
 
 
-def _reached(item: Evaluated) -> dict[str, tuple[float, float | None, float | None]]:
+def _reached(item: Evaluated) -> dict[str, list[Any]]:
     """Return value, low and high of the score over all tasks and, of a single task, the return."""
     tasks = item.summary.get("tasks", [])
     iqm = item.summary.get("aggregate", {}).get("iqm") or {}
@@ -202,7 +203,7 @@ def _reached(item: Evaluated) -> dict[str, tuple[float, float | None, float | No
     if len(tasks) == 1:
         mean = tasks[0].get("metrics", {}).get("return") or {}
         found["return"] = [mean.get(key) for key in ("mean", "mean_low", "mean_high")]
-    return {name: (v[0], v[1], v[2]) for name, v in found.items() if _is_number(v[0])}
+    return {name: values for name, values in found.items() if _is_number(values[0])}
 
 
 def _columns(name: str, rows: Iterable[Row]) -> dict[str, Line]:
