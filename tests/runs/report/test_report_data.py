@@ -170,8 +170,8 @@ def test_what_an_evaluation_saves_is_read_as_it_was_found(tmp_path: Path) -> Non
     for evaluation in evaluations:
         evaluation.save(folder / "eval" / f"{evaluation.suite}-200000" / evaluation.agent)
     report = gather([read_run(folder)])
-    bandit, game = report.tables
-    found = {row.agent: row.cells["regret"] for row in bandit.rows}
+    pulled, game = report.tables
+    found = {row.agent: row.cells["regret"] for row in pulled.rows}
     for evaluation in evaluations[:2]:
         estimate = evaluation.tasks[0].metrics["regret"]
         assert found[evaluation.agent].value == estimate.mean
