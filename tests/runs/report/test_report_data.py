@@ -18,7 +18,7 @@ from palaestra.runs.report.provenance import commands
 from palaestra.runs.report.read import read_run, read_runs
 from palaestra.runs.report.results import Figure
 from palaestra.runs.report.tables import Column, Row, Table, compare, tables
-from palaestra.runs.report.views import board, view_of
+from palaestra.runs.report.views import bandit, board, view_of
 
 
 def test_band_of_equal_runs_has_zero_width_and_their_value() -> None:
