@@ -6,7 +6,7 @@ from palaestra.runs.report.format import counted, duration, number
 from palaestra.runs.report.read import Evaluated, Run
 
 
-def facts(run: Run) -> dict[str, str]:
+def provenance(run: Run) -> dict[str, str]:
     """Return name -> text, without the entries that are not known."""
     manifest = run.manifest
     found = {

@@ -70,11 +70,6 @@ class Run:
         return _name_of(self.config.get("policy"))
 
     @property
-    def learner(self) -> str:
-        """The trained agent's label under its former name."""
-        return self.agent
-
-    @property
     def num_episodes(self) -> int:
         """Training episodes that ended so far."""
         return sum(int(row.get("count", 1)) for row in self.episodes)
