@@ -352,7 +352,7 @@ def default_run_id(config: RunConfig) -> str:
 
 
 def agent_label(agent: Mapping[str, Any], policy: Mapping[str, Any] | None) -> str:
-    """Return what a trained agent is called in tables, from the configuration: rule and policy.
+    """Return what a trained agent is called in tables, from the configuration: algorithm and policy.
 
     A run's manifest keeps it; whoever has a run reads it there.
     """

@@ -163,13 +163,13 @@ def test_several_runs_are_averaged_with_the_run_as_unit(tmp_path: Path) -> None:
 
 def test_what_an_evaluation_saves_is_read_as_it_was_found(tmp_path: Path) -> None:
     from palaestra.registry import registry
-    from palaestra.runs.evaluation.evaluate import evaluate, rule
+    from palaestra.runs.evaluation.evaluate import evaluate, baseline
 
     folder = write_run(tmp_path)
     shutil.rmtree(folder / "eval")
     evaluations = [
         evaluate(
-            rule(name),
+            baseline(name),
             registry.get("suite", suite),
             seeds=2,
             episodes=2,
