@@ -25,7 +25,7 @@ import torch
 from palaestra.envs.suites import MEMORY
 from palaestra.runs.config import RunConfig, config_hash, load_config
 from palaestra.runs.evaluation.actors import RunActors
-from palaestra.runs.evaluation.evaluate import Factory, evaluate, baseline
+from palaestra.runs.evaluation.evaluate import Factory, baseline, evaluate
 from palaestra.runs.training.train import train
 
 RESULTS = Path(__file__).parent / "results" / "meta_bandit.jsonl"

@@ -40,7 +40,7 @@ from palaestra.runs.evaluation.scoring import (
 from palaestra.runs.evaluation.table import print_comparison
 from palaestra.seeding import Role, generator, integer
 
-__all__ = ["Evaluation", "evaluate", "fixed", "print_comparison", "baseline"]
+__all__ = ["Evaluation", "baseline", "evaluate", "fixed", "print_comparison"]
 
 Factory = Callable[[gymnasium.Space, gymnasium.Space], Actor]
 """(observation space, action space) -> actor; UserError says that the spaces do not fit."""

@@ -20,7 +20,7 @@ MOST_POINTS = 600
 REPETITIONS = 2_000
 """Bootstrap repetitions for a curve's band."""
 
-_NOT_METRICS = ("agent_steps", "frames", "updates", "attempt", "t")
+_NOT_METRICS = ("agent_steps", "decisions", "frames", "updates", "attempt", "t")
 
 _TITLES = {
     "rollout/return": ("Return per episode", "learning"),
@@ -142,6 +142,9 @@ def levels(groups: Sequence[Group]) -> dict[str, list[Level]]:
         if iqm := result.overall.get("score_iqm"):
             level = Level(result.label, iqm.value)
             found.setdefault(f"eval/{result.suite}/score (IQM)", []).append(level)
+        if len(result.tasks) == 1 and (mean := next(iter(result.tasks.values())).get("return")):
+            level = Level(result.label, mean.value)
+            found.setdefault(f"eval/{result.suite}/return", []).append(level)
         same = {task for run in runs if (task := _training_task(run, result))}
         figures = result.tasks[same.pop()] if len(same) == 1 else {}
         for key in figures.keys() & {"return", "regret", "length"}:
@@ -166,7 +169,8 @@ def _title(metric: str) -> tuple[str, str]:
     if metric in _TITLES:
         return _TITLES[metric]
     if metric.startswith("eval/"):
-        return metric.removeprefix("eval/").replace("/", ", "), "evaluation"
+        suite, _, figure = metric.removeprefix("eval/").rpartition("/")
+        return f"{figure[0].upper()}{figure[1:]} on {suite}", "evaluation"
     return metric, "more"
 
 

@@ -91,7 +91,8 @@ def _notices(groups: Sequence[Group], found: Sequence[Table]) -> list[str]:
             notices += [f"{run.name}: {notice}" for notice in run.notices]
         notices += _seed_notices(group, evaluated=bool(found))
         notices += _evaluation_notices(group)
-    return notices + [warning for table in found for warning in table.warnings]
+    warnings = dict.fromkeys(warning for table in found for warning in table.warnings)
+    return [*notices, *warnings]
 
 
 def _status_notices(group: Group) -> list[str]:

@@ -47,18 +47,19 @@ def _curves(charts: Sequence[Chart]) -> bytes:
 def _curve(axes: "Axes", chart: Chart) -> None:
     from matplotlib.ticker import EngFormatter
 
+    points = "o" if chart.section == "evaluation" else None
     for i, series in enumerate(chart.series):
         hue, band = HUES[i % len(HUES)], series.band
         for line in series.lines if band is None or len(series.lines) > 1 else ():
             if band is None:
-                marker = "o" if len(line.x) == 1 else None
+                marker = "o" if len(line.x) == 1 else points
                 axes.plot(line.x, line.y, color=hue, lw=1.4, marker=marker, label=series.label)
             else:
                 axes.plot(line.x, line.y, color=hue, lw=0.6, alpha=0.35)
         if band is not None:
             label = f"{series.label} ({band.over})"
             axes.fill_between(band.x, band.low, band.high, color=hue, alpha=0.16, lw=0)
-            axes.plot(band.x, band.mean, color=hue, lw=1.8, label=label)
+            axes.plot(band.x, band.mean, color=hue, lw=1.8, marker=points, ms=4, label=label)
     for j, level in enumerate(chart.levels):
         hue = HUES[(len(chart.series) + j) % len(HUES)]
         dash: Any = _DASHES[j % len(_DASHES)]

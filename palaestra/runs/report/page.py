@@ -13,21 +13,23 @@ from palaestra.runs.report.provenance import commands, provenance
 from palaestra.runs.report.render import script_data, text
 from palaestra.runs.report.runs_table import runs_grid
 from palaestra.runs.report.shown import record
-from palaestra.runs.report.tables import Table, grid, seed_grid
+from palaestra.runs.report.tables import Table, grid, main_tables, seed_grid
 from palaestra.runs.report.views import Trace, view_of
 
 
 def render(report: Report) -> str:
     """Return the page as text; whatever comes from the runs is escaped."""
-    suites: dict[str, list[dict[str, object]]] = {}
+    suites: list[list[dict[str, object]]] = []
     for table in report.tables:
-        suites.setdefault(table.suite, []).append(_table(table))
+        if table in main_tables(report.tables):
+            suites.append([])
+        suites[-1].append(_table(table))
     return text(
         "page.html",
         report=report,
         sections={name: _charts(report.charts, name) for name in _SECTIONS},
         banded={c.section for c in report.charts for s in c.series if len(s.lines) > 1 and s.band},
-        suites=list(suites.values()),
+        suites=suites,
         traces=_traces(report.traces),
         runs=[
             {

@@ -286,14 +286,22 @@ def tables(groups: Sequence[Group]) -> list[Table]:
 
 
 def suite_tables(suite: str, found: Sequence[Result]) -> list[Table]:
-    """Return the table over all tasks of a suite and one for each, or that of the only one."""
+    """Return the table over all tasks of a suite and one for each.
+
+    The first is left out where nobody has a figure over several tasks, as in the environments of
+    runs, whose returns are different quantities.
+    """
     tasks = list(dict.fromkeys(task for result in found for task in result.tasks))
-    if len(tasks) == 1:
-        return [_table(suite, tasks[0], found)]
-    return [_table(suite, "", found), *(_table(suite, task, found) for task in tasks)]
+    if not any(result.overall and len(result.tasks) > 1 for result in found):
+        return [
+            _table(suite, task, [r for r in found if task in r.tasks or not r.tasks], main=True)
+            for task in tasks
+        ]
+    by_task = [_table(suite, task, found, main=False) for task in tasks]
+    return [_table(suite, "", found, main=True), *by_task]
 
 
-def _table(suite: str, task: str, found: Sequence[Result]) -> Table:
+def _table(suite: str, task: str, found: Sequence[Result], main: bool) -> Table:
     cells = {r.label: r.tasks.get(task, {}) if task else r.overall for r in found}
     keys = {key for figures in cells.values() for key in figures}
     known = [column for column in COLUMNS if column.key in keys]
@@ -312,8 +320,8 @@ def _table(suite: str, task: str, found: Sequence[Result]) -> Table:
         task=task,
         columns=columns,
         rows=rows,
-        notes=_notes(found) if not task or len(found[0].tasks) == 1 else [],
-        warnings=_warnings(suite, found) if not task or len(found[0].tasks) == 1 else [],
+        notes=_notes(found) if main else [],
+        warnings=_warnings(suite, found) if main else [],
     )
     primary = table.primary
     rows.sort(key=lambda row: _rank(row, primary))
@@ -390,8 +398,6 @@ def _warnings(suite: str, found: Sequence[Result]) -> list[str]:
 
 
 def main_tables(found: Sequence[Table]) -> list[Table]:
-    """Return the first table of each suite: over all its tasks, or of its only one."""
-    first: dict[str, Table] = {}
-    for table in found:
-        first.setdefault(table.suite, table)
-    return list(first.values())
+    """Return of each suite the table over all its tasks; where it has none, each of its tables."""
+    pooled = {table.suite for table in found if not table.task}
+    return [table for table in found if not table.task or table.suite not in pooled]

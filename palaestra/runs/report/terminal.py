@@ -32,7 +32,7 @@ def print_tables(tables: Sequence[Table], console: Console) -> None:
     for suite in dict.fromkeys(table.suite for table in tables):
         found = [table for table in tables if table.suite == suite]
         console.print(rich_table(suite_grid(found, None if wide else 2), wide))
-        for note in found[0].notes:
+        for note in dict.fromkeys(note for table in found for note in table.notes):
             console.print(note, style="dim", highlight=False, markup=False)
 
 

@@ -21,7 +21,7 @@ from palaestra.envs.tictactoe.solver import solve
 from palaestra.errors import UserError
 from palaestra.experience.fragment import Tree
 from palaestra.experience.state import State
-from palaestra.runs.evaluation.evaluate import evaluate, print_comparison, baseline
+from palaestra.runs.evaluation.evaluate import baseline, evaluate, print_comparison
 from palaestra.runs.evaluation.play import play
 from palaestra.runs.evaluation.results import Evaluation
 from palaestra.runs.evaluation.scoring import estimate
@@ -161,7 +161,12 @@ def test_uniform_and_perfect_tictactoe_have_their_exact_returns() -> None:
 
 def test_blunders_of_uniform_play_have_their_exact_rates() -> None:
     found = evaluate(
-        baseline("random"), TICTACTOE, seeds=5, episodes=400, tasks=["random-first"], repetitions=200
+        baseline("random"),
+        TICTACTOE,
+        seeds=5,
+        episodes=400,
+        tasks=["random-first"],
+        repetitions=200,
     )
     metrics = found.tasks[0].metrics
     for name, exact in (("blunder_rate", 0.318), ("blunder_rate_possible", 0.578)):

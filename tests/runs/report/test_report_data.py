@@ -15,6 +15,7 @@ from report_example import (
     PLACE,
     STEPS,
     TASK,
+    estimate,
     read_run,
     read_runs,
     summary_of,
@@ -24,6 +25,7 @@ from report_example import (
     write_run,
 )
 
+from palaestra.envs.suites.file import TRAINING
 from palaestra.errors import UserError
 from palaestra.runs.report.build import check_given
 from palaestra.runs.report.curves import Line, band, charts, levels, thin
@@ -31,8 +33,9 @@ from palaestra.runs.report.data import gather
 from palaestra.runs.report.estimate import Estimate
 from palaestra.runs.report.format import counted, duration, interval, listed, number
 from palaestra.runs.report.groups import group_runs
+from palaestra.runs.report.page import render
 from palaestra.runs.report.provenance import commands
-from palaestra.runs.report.read import Run
+from palaestra.runs.report.read import Evaluated, Run
 from palaestra.runs.report.tables import Column, Row, Table, compare, tables
 from palaestra.runs.report.views import bandit, board, view_of
 
@@ -130,7 +133,7 @@ def test_level_lines_are_left_out_where_the_task_is_another_environment(tmp_path
         summary["tasks"][0]["env_kwargs"] = {"K": 20}
         write_json(path, summary)
     found = levels(group_runs([read_run(folder)]))
-    assert list(found) == ["eval/bandit/score (IQM)"]
+    assert list(found) == ["eval/bandit/score (IQM)", "eval/bandit/return"]
 
 
 def test_table_holds_what_was_found_and_is_sorted_by_regret(tmp_path: Path) -> None:
@@ -163,7 +166,7 @@ def test_several_runs_are_averaged_with_the_run_as_unit(tmp_path: Path) -> None:
 
 def test_what_an_evaluation_saves_is_read_as_it_was_found(tmp_path: Path) -> None:
     from palaestra.registry import registry
-    from palaestra.runs.evaluation.evaluate import evaluate, baseline
+    from palaestra.runs.evaluation.evaluate import baseline, evaluate
 
     folder = write_run(tmp_path)
     shutil.rmtree(folder / "eval")
@@ -345,6 +348,62 @@ def test_evaluations_after_several_steps_are_a_curve_with_their_interval(tmp_pat
     assert band.high == [estimate["high"] for estimate in stored]
     assert {level.label for level in chart.levels} == set(BASELINES)
     assert "eval/bandit/return" in found
+
+
+def own_environment(seed: int, env_id: str, values: dict[int, float]) -> Run:
+    """Return a run that was evaluated in its own environment, which knows no score."""
+    unknown = {"mean": None, "iqm": None, "by_seed": [None] * 5}
+    evaluated = []
+    for step, value in values.items():
+        metrics = {"return": estimate([value] * 5) | {"mean_low": value, "mean_high": value}}
+        task = {"id": f"{TRAINING}/{env_id}", "env_id": env_id, "env_kwargs": {}, "episodes": 3}
+        summary = {
+            "mode": "greedy",
+            "seeds": list(range(5)),
+            "aggregate": {"iqm": {"value": None, "low": None, "high": None}},
+            "tasks": [{**task, "score": unknown, "metrics": metrics}],
+        }
+        evaluated.append(Evaluated(TRAINING, step, AGENT, summary))
+    config = {"seed": seed, "experiment": env_id, "env": {"id": env_id}, "evaluation": {"seeds": 5}}
+    return Run(f"{env_id}-{seed}", config, {}, evaluated=evaluated, agent=AGENT, steps=STEPS)
+
+
+def test_in_a_runs_own_environment_the_return_is_shown_and_no_score() -> None:
+    run = own_environment(0, "Cart-v0", {1000: 3.0, STEPS: 7.0})
+    report = gather([run])
+    (table,) = report.tables
+    assert table.primary.key == "return"
+    assert not [column.key for column in table.columns if "score" in column.key]
+    assert "score" not in report.summary.lower()
+    assert "a return of 7" in report.summary
+    (chart,) = report.charts
+    assert (chart.metric, chart.section) == (f"eval/{TRAINING}/return", "evaluation")
+    band = chart.series[0].band
+    assert band is not None
+    assert (band.x, band.mean) == ([1000, STEPS], [3.0, 7.0])
+    assert commands(run) == ["palaestra train runs/Cart-v0-0/config.yaml --run-id Cart-v0-0-again"]
+
+
+def test_the_own_environments_of_several_runs_are_never_pooled() -> None:
+    values = {1000: 3.0, STEPS: 7.0}
+    report = gather([own_environment(0, "Cart-v0", values), own_environment(0, "Hill-v0", values)])
+    assert [table.task for table in report.tables] == [
+        f"{TRAINING}/{i}-v0" for i in ("Cart", "Hill")
+    ]
+    assert [len(table.rows) for table in report.tables] == [1, 1]
+    assert all(table.notes for table in report.tables)
+    for name in ("Cart-v0", "Hill-v0"):
+        assert f"On {TRAINING}/{name}, {name} reaches" in report.summary
+        assert render(report).count(f"<h2>Evaluation on {TRAINING}/{name}</h2>") == 1
+
+
+def test_a_run_evaluated_in_its_environment_later_is_repeated_without_naming_a_suite() -> None:
+    run = own_environment(0, "Cart-v0", {STEPS: 7.0})
+    again = commands(replace(run, config={**run.config, "evaluation": None}))
+    assert again[1:] == [
+        "palaestra evaluate Cart-v0-0-again --seeds 5 --mode greedy",
+        "palaestra report Cart-v0-0-again",
+    ]
 
 
 def test_a_single_evaluation_is_no_curve(tmp_path: Path) -> None:

@@ -50,7 +50,11 @@
 
   function draw(element) {
     const chart = data.charts[Number(element.dataset.chart)];
-    const traces = chart.series.flatMap(seriesTraces).concat(levelTraces(chart, chart.series.length));
+    const lines = chart.series.flatMap(seriesTraces);
+    if (chart.section === "evaluation") {
+      for (const line of lines) if (!line.fill) line.mode = "lines+markers";
+    }
+    const traces = lines.concat(levelTraces(chart, chart.series.length));
     const axis = {
       gridcolor: colour("--grid"), linecolor: colour("--line"), zeroline: false, automargin: true,
       tickfont: { size: 11 },
