@@ -21,7 +21,7 @@ help:  ## list these commands
 
 demo: $(VENV)/.installed  ## train, evaluate and report an agent that learns to explore
 	@echo "An agent with memory learns to explore 5-arm bandits, with two Ray workers: a few minutes."
-	@echo "Then it is compared with five reference rules; all of it goes to runs/$(RUN)/."
+	@echo "Then it is compared with five baselines; all of it goes to runs/$(RUN)/."
 	@$(BIN)/palaestra train demo --workers 2 --run-id $(RUN)
 
 test: $(VENV)/.installed-dev  ## every test; ARGS="..." goes to pytest

@@ -1,6 +1,6 @@
 """Multi-query associative recall: what each layer's memory holds, at the same width and budget.
 
-    python benchmarks/associative_recall.py                        # goes on where it stopped
+    python benchmarks/associative_recall.py                        # resumes where it stopped
     python benchmarks/associative_recall.py --layers attention,mesa --seeds 3
     python benchmarks/associative_recall.py --updates 3000 --layers local+linear --out long.json
 

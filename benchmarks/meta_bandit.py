@@ -25,7 +25,7 @@ import torch
 from palaestra.envs.suites import MEMORY
 from palaestra.runs.config import RunConfig, config_hash, load_config
 from palaestra.runs.evaluation.actors import RunActors
-from palaestra.runs.evaluation.evaluate import Factory, evaluate, rule
+from palaestra.runs.evaluation.evaluate import Factory, baseline, evaluate
 from palaestra.runs.training.train import train
 
 RESULTS = Path(__file__).parent / "results" / "meta_bandit.jsonl"
@@ -83,7 +83,7 @@ def learn(arms: int, backbone: str, config: RunConfig) -> Run:
         cpu = time.process_time() - begin
         lines = [json.loads(x) for x in (folder.path / "metrics.jsonl").read_text().splitlines()]
         own = regrets(RunActors(folder), arms)
-    by_rule = {name: regrets(rule(name), arms) for name in RULES}
+    by_rule = {name: regrets(baseline(name), arms) for name in RULES}
     above = own - by_rule["ucb"]
     return {
         "arms": arms,

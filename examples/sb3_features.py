@@ -50,7 +50,7 @@ class Recall(gymnasium.Env[np.ndarray, int]):
         return self._observation(), {}
 
     def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
-        """Go on; the last action is compared with the cue."""
+        """Take a step; the last action is compared with the cue."""
         self.t += 1
         over = self.t == STEPS
         return self._observation(), float(over and action == self.cue), over, False, {}

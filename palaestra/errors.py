@@ -10,7 +10,7 @@ class UserError(ValueError):
 
 
 class RunError(RuntimeError):
-    """A run could not go on, through no fault of its input; the command line exits with code 1."""
+    """A run cannot continue, through no fault of its input; the command line exits with code 1."""
 
 
 class EnvironmentFailure(RunError):  # noqa: N818

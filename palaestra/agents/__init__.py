@@ -1,4 +1,4 @@
-"""Agents: learning rules and baselines, registered under the kind "agent"."""
+"""Agents: learning algorithms and baselines, registered under the kind "agent"."""
 
 import importlib
 from typing import Any

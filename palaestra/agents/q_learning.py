@@ -170,7 +170,7 @@ class QLearner(Learner):
         return {"q": self.q.copy()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on with a stored table."""
+        """Resume with a stored table."""
         self.q = np.array(state["q"])
 
 

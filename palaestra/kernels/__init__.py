@@ -1,1 +1,1 @@
-"""Sequence operators on tensors, with episode resets; they know nothing of learning rules."""
+"""Sequence operators on tensors, with episode resets; they know nothing of learning algorithms."""

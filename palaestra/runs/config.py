@@ -90,10 +90,15 @@ class EvaluationConfig(Options):
     @property
     def suite_name(self) -> str:
         """What the suite is called in folders and tables."""
-        if self.suite is None:
-            return TRAINING
-        path = Path(self.suite)
-        return path.stem if path.suffix in (".yaml", ".yml") else self.suite
+        return suite_name(self.suite)
+
+
+def suite_name(suite: str | None) -> str:
+    """Return what a suite is called: by its name, its file, or None for a run's environment."""
+    if suite is None:
+        return TRAINING
+    path = Path(suite)
+    return path.stem if path.suffix in (".yaml", ".yml") else suite
 
 
 class CheckpointConfig(Options):
@@ -352,7 +357,7 @@ def default_run_id(config: RunConfig) -> str:
 
 
 def agent_label(agent: Mapping[str, Any], policy: Mapping[str, Any] | None) -> str:
-    """Return what a trained agent is called in tables, from the configuration: rule and policy.
+    """Return what a trained agent is called in tables, from its configuration: name and policy.
 
     A run's manifest keeps it; whoever has a run reads it there.
     """

@@ -118,10 +118,12 @@ def test_a_report_opens_and_everything_in_it_can_be_clicked(
     curve.scroll_into_view_if_needed()
     curve.hover()
     assert page.locator(".hoverlayer .hovertext, .hoverlayer .legend").count() > 0
-    cells = page.locator(".strip .hit:visible")
+    for trace in page.locator(".trace").all():  # nothing of it lies beyond the right edge
+        assert trace.evaluate("e => e.scrollWidth <= e.clientWidth")
+    cells = page.locator(".trace .hit:visible")
     if cells.count():
         cells.first.click()
-        assert page.locator(".strip .readout").first.inner_text()
+        assert page.locator(".trace .readout").first.inner_text()
     page.evaluate("window.scrollTo(0, 0)")
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     watched.picture(f"{Path(name).stem}-{'dark' if dark else 'light'}-{width}")

@@ -326,7 +326,7 @@ def test_a_signal_saves_and_says_how_to_resume(tmp_path: Path, number: int) -> N
     process.send_signal(number)
     _, told = process.communicate(timeout=60)
     assert process.returncode == 130, told
-    assert "the checkpoint is saved. Go on with: palaestra resume run" in told
+    assert "the checkpoint is saved. Resume with: palaestra resume run" in told
     assert RunFolder.open("run", tmp_path / "runs").manifest["status"] == "stopped"
     command = [sys.executable, "-m", "palaestra", "resume", "run"]
     steps = RunFolder.open("run", tmp_path / "runs").manifest["agent_steps"]

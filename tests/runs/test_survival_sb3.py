@@ -1,4 +1,4 @@
-"""Kill tests of Stable-Baselines3's agents: gone on with, a run is as if it was never killed."""
+"""Kill tests of Stable-Baselines3's agents: resumed, a run is as if it was never killed."""
 
 from pathlib import Path
 

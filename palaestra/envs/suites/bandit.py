@@ -1,4 +1,4 @@
-"""The suite `bandit`, with the regrets of every reference agent."""
+"""The suite `bandit`, with the regrets of every baseline."""
 
 from palaestra.envs.suites.base import Suite, Task
 

@@ -39,7 +39,7 @@ class TicTacToeVectorEnv(InstanceVectorEnv):
     Autoreset happens in the same step: a row that ends returns the next game's first board; its
     last board is in `infos["final_obs"]` and its last info in `infos["final_info"]`, dense arrays
     that are valid where `infos["_final_obs"]` is true. `blunder`, `blunder_possible`, `illegal`,
-    `substituted` and `result` (0 while a game goes on) in `infos` always describe the step just
+    `substituted` and `result` (0 while a game is open) in `infos` always describe the step just
     taken; the other entries, including `action_mask`, belong to the observation that is returned.
 
     Args:

@@ -1,6 +1,6 @@
 """Evaluation of an agent on a suite: fresh environments, every episode kept, honest intervals.
 
-    evaluation = evaluate(rule("ucb"), registry.get("suite", "bandit"), seeds=5)
+    evaluation = evaluate(baseline("ucb"), registry.get("suite", "bandit"), seeds=5)
     evaluation.print_table()
     evaluation.save(Path("eval/ucb"))
 
@@ -40,7 +40,7 @@ from palaestra.runs.evaluation.scoring import (
 from palaestra.runs.evaluation.table import print_comparison
 from palaestra.seeding import Role, generator, integer
 
-__all__ = ["Evaluation", "evaluate", "fixed", "print_comparison", "rule"]
+__all__ = ["Evaluation", "baseline", "evaluate", "fixed", "print_comparison"]
 
 Factory = Callable[[gymnasium.Space, gymnasium.Space], Actor]
 """(observation space, action space) -> actor; UserError says that the spaces do not fit."""
@@ -54,8 +54,8 @@ MAX_ROWS = 1024
 ENOUGH_SEEDS = 5
 
 
-def rule(name: str, **options: Any) -> Factory:
-    """Return the factory of a registered agent as it is first made, e.g. `rule("ucb")`."""
+def baseline(name: str, **options: Any) -> Factory:
+    """Return the factory of a registered agent as it is first made, e.g. `baseline("ucb")`."""
     return lambda observation_space, action_space: make(
         name, observation_space, action_space, **options
     ).make_actor()
@@ -96,7 +96,7 @@ def evaluate(
     """Play every task of `suite` whose spaces the agent can take.
 
     Args:
-      actors: an agent, or a factory of actors, see `rule` and `fixed`.
+      actors: an agent, or a factory of actors, see `baseline` and `fixed`.
       suite: what is played.
       seeds: evaluation seeds, the unit of replication; n means 0 to n - 1.
       agent: what the agent is called.

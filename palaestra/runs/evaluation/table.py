@@ -23,5 +23,5 @@ def print_comparison(evaluations: Sequence[Evaluation], console: Console | None 
     played = [Evaluated(suite, 0, e.agent, e.to_json()) for e in evaluations]
     tables = suite_tables(suite, [result_of(item, item.agent) for item in played])
     print_tables(tables, console)
-    for warning in tables[0].warnings:
+    for warning in dict.fromkeys(warning for table in tables for warning in table.warnings):
         console.print(f"warning: {warning}", style="yellow", highlight=False, markup=False)

@@ -43,7 +43,7 @@ class Manifest(Options):
     schema_version: int
     palaestra: str = Field(description="version that wrote the export")
     run_id: str
-    agent: str = Field(description="rule and policy, as in tables")
+    agent: str = Field(description="algorithm and policy, as in tables")
     env_id: str
     checkpoint: str
     agent_steps: int = Field(ge=0, description="steps that the weights were trained for")

@@ -25,7 +25,7 @@ def write_report(runs: "Sequence[Run]", out: Path | str | None = None) -> Path:
       runs: plain data of runs; those that differ in the seed alone are drawn together.
       out: the page, by default `report.html` in the run folder or, for several runs,
         `report-<experiment>.html` beside the first. The data (`.json`) and the pictures
-        (`-curves.png`, `-evaluation.png`, `-strip.png`) get the same stem.
+        (`-curves.png`, `-evaluation.png`, `-trace.png`) get the same stem.
 
     Raises:
       UserError: no run given, one given twice, or a page whose name is not accepted.

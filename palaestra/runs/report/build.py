@@ -1,17 +1,17 @@
 """Write a report: the page, its data and its pictures, side by side."""
 
 import json
+import os
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from palaestra.errors import UserError
+from palaestra.errors import RunError, UserError
 from palaestra.runs.report.data import Report, gather
-from palaestra.runs.report.figures import write_figures
-from palaestra.runs.report.page import as_script_data, render
+from palaestra.runs.report.figures import figures
+from palaestra.runs.report.page import render
 from palaestra.runs.report.plain import finite
 from palaestra.runs.report.read import Run
-from palaestra.runs.report.shown import record
 
 
 def build(runs: Sequence[Run], out: Path | None = None) -> Path:
@@ -21,16 +21,14 @@ def build(runs: Sequence[Run], out: Path | None = None) -> Path:
     page = out or default_page([run.path for run in runs], report)
     if page.suffix not in (".html", ".htm"):
         raise UserError(f"out: {str(page)!r} is not accepted; the page's name ends in .html.")
-    page.parent.mkdir(parents=True, exist_ok=True)
     data = json.dumps(finite(report.as_dict()), indent=1, ensure_ascii=False, allow_nan=False)
-    page.with_suffix(".json").write_text(data + "\n", encoding="utf-8")
-    write_figures(report, page.with_suffix(""))
-    # The page comes last and whole: where it is, everything beside it is of the same state.
-    text = render(report).removesuffix("</body>\n</html>\n")
-    shown = f'<script type="application/json" id="shown">{as_script_data(record(runs))}</script>'
-    temporary = page.with_name(f".{page.name}")
-    temporary.write_text(f"{text}{shown}\n</body>\n</html>\n", encoding="utf-8")
-    temporary.replace(page)
+    files: dict[Path, bytes | None] = {
+        page.with_name(f"{page.stem}-{name}.png"): content
+        for name, content in figures(report).items()
+    }
+    files[page.with_suffix(".json")] = f"{data}\n".encode()
+    files[page] = render(report).encode()
+    place(files)
     return page
 
 
@@ -46,6 +44,32 @@ def check_given(runs: Sequence[Run]) -> None:
     for folder in folders:
         if folders.count(folder) > 1:
             raise UserError(f"report: {folder.name!r} is given twice; name each run once.")
+
+
+def place(files: dict[Path, bytes | None]) -> None:
+    """Write all files aside, then move each into its place, in the order given; None removes one.
+
+    Killed at any moment, the last file is the old one, whole, or the new one with all the others.
+
+    Raises:
+      RunError: the disk is full or cannot be written.
+    """
+    aside = {path: path.with_name(f".tmp-{os.getpid()}-{path.name}") for path in files}
+    try:
+        for path, content in files.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if content is not None:
+                aside[path].write_bytes(content)
+        for path, content in files.items():
+            if content is None:
+                path.unlink(missing_ok=True)
+            else:
+                aside[path].replace(path)
+    except OSError as error:
+        raise RunError(f"the report could not be written: {error}") from error
+    finally:
+        for path in filter(Path.exists, aside.values()):
+            path.unlink()
 
 
 def default_page(folders: Sequence[Path], report: Report) -> Path:

@@ -1,13 +1,17 @@
-"""From logged metrics to curves: one chart a metric, one series a group of runs."""
+"""From logged metrics to curves: a chart for each metric and environment, a series a group."""
 
+import json
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
+from palaestra.runs.report.format import listed
 from palaestra.runs.report.groups import Group
-from palaestra.runs.report.read import Row, Run
+from palaestra.runs.report.read import Evaluated, Row, Run
+from palaestra.runs.report.results import Result, is_trained, results
 from palaestra.seeding import Role, generator
 
 MOST_POINTS = 600
@@ -16,7 +20,7 @@ MOST_POINTS = 600
 REPETITIONS = 2_000
 """Bootstrap repetitions for a curve's band."""
 
-_NOT_METRICS = ("agent_steps", "frames", "updates", "attempt", "t")
+_NOT_METRICS = ("agent_steps", "decisions", "frames", "updates", "attempt", "t")
 
 _TITLES = {
     "rollout/return": ("Return per episode", "learning"),
@@ -33,40 +37,33 @@ _TITLES = {
 
 @dataclass(frozen=True)
 class Line:
-    """Values over agent steps; `y` has no gaps."""
+    """Values over agent steps, without gaps; `low` and `high` bound them where that is known."""
 
     name: str
     x: list[float]
     y: list[float]
+    low: list[float] = field(default_factory=list)
+    high: list[float] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
 class Band:
-    """Mean over runs with its 95 % bootstrap interval."""
+    """A mean with its 95 % bootstrap interval; `over` says over what, as "5 seeds"."""
 
     x: list[float]
     mean: list[float]
     low: list[float]
     high: list[float]
-    runs: int = 0
-    """How many runs it is the mean of."""
+    over: str = ""
 
 
 @dataclass(frozen=True)
 class Series:
-    """The lines of one group, with the band that stands for them where there are several."""
+    """The lines of one group, with the band that stands for them where there is one."""
 
     label: str
     lines: list[Line]
     band: Band | None = None
-
-    @property
-    def seeds(self) -> str:
-        """Of how many seeds the band is, as "5 seeds" or "4 of 5 seeds"; empty without a band."""
-        if self.band is None:
-            return ""
-        n, all = self.band.runs, len(self.lines)
-        return f"{n} seeds" if n == all else f"{n} of {all} seeds"
 
     @property
     def last(self) -> float:
@@ -76,7 +73,7 @@ class Series:
 
 @dataclass(frozen=True)
 class Level:
-    """A horizontal line: what a reference agent reaches."""
+    """A horizontal line: what a baseline reaches."""
 
     label: str
     value: float
@@ -84,7 +81,7 @@ class Level:
 
 @dataclass(frozen=True)
 class Chart:
-    """One metric of all groups."""
+    """One metric of all groups on one environment."""
 
     metric: str
     title: str
@@ -93,28 +90,88 @@ class Chart:
     levels: list[Level] = field(default_factory=list)
 
 
-def charts(groups: Sequence[Group], levels: dict[str, list[Level]] | None = None) -> list[Chart]:
-    """Return one chart for each metric that some run logged, the known ones first.
+def charts(groups: Sequence[Group]) -> list[Chart]:
+    """Return one chart for each environment and metric that some run logged, the known ones first.
 
-    Args:
-      groups: runs by experiment.
-      levels: reference lines by metric.
+    Returns on different environments are different quantities: they share no axis.
     """
     histories = {run.name: _history(run) for group in groups for run in group.runs}
-    names = {metric for history in histories.values() for metric in history}
-    known = [metric for metric in _TITLES if metric in names]
-    ordered = known + sorted(names - set(known))
+    logged = {metric for history in histories.values() for metric in history}
+    known = [metric for metric in _TITLES if metric in logged]
+    places: dict[str, list[Group]] = {}
+    for group in groups:
+        places.setdefault(_environment(group), []).append(group)
+    baselines = {place: levels(there) for place, there in places.items()}
+    names = dict(zip(places, _names(list(places.values())), strict=True))
     return [
-        Chart(metric, *_title(metric), series, (levels or {}).get(metric, []))
-        for metric in ordered
-        if (series := [s for g in groups if (s := _series(g, metric, histories)).lines])
+        Chart(metric, names[place] + title, section, series, baselines[place].get(metric, []))
+        for metric in known + sorted(logged - set(known))
+        for title, section in [_title(metric)]
+        for place, there in places.items()
+        if (series := [s for g in there if (s := _series(g, metric, histories)).lines])
     ]
+
+
+def _environment(group: Group) -> str:
+    """Return what tells the environment of a group from others."""
+    run = group.runs[0]
+    env = run.config.get("env")
+    env = env if isinstance(env, dict) else {}
+    shared = [run.env_id, env.get("options") or {}, env.get("wrappers") or []]
+    return json.dumps(shared, sort_keys=True, default=str)
+
+
+def _names(places: Sequence[Sequence[Group]]) -> list[str]:
+    """Return what titles begin with: the id of each environment, or its agents for a variant."""
+    if len(places) == 1:
+        return [""]
+    ids = [there[0].runs[0].env_id for there in places]
+    return [
+        f"{id} ({listed([group.label for group in there])}): " if ids.count(id) > 1 else f"{id}: "
+        for id, there in zip(ids, places, strict=True)
+    ]
+
+
+def levels(groups: Sequence[Group]) -> dict[str, list[Level]]:
+    """Return what the baselines reach, by metric: in training where it plays a task, in suites."""
+    found: dict[str, list[Level]] = {}
+    runs = [run for group in groups for run in group.runs]
+    for result in results(groups):
+        if result.trained:
+            continue
+        if iqm := result.overall.get("score_iqm"):
+            level = Level(result.label, iqm.value)
+            found.setdefault(f"eval/{result.suite}/score (IQM)", []).append(level)
+        if len(result.tasks) == 1 and (mean := next(iter(result.tasks.values())).get("return")):
+            level = Level(result.label, mean.value)
+            found.setdefault(f"eval/{result.suite}/return", []).append(level)
+        same = {task for run in runs if (task := _training_task(run, result))}
+        figures = result.tasks[same.pop()] if len(same) == 1 else {}
+        for key in figures.keys() & {"return", "regret", "length"}:
+            level = Level(result.label, figures[key].value)
+            found.setdefault(f"rollout/{key}", []).append(level)
+    return found
+
+
+def _training_task(run: Run, result: Result) -> str | None:
+    """Return the one task that plays the run's training environment, None if it is not clear."""
+    options = (run.config.get("env") or {}).get("options") or {}
+    same = [
+        task
+        for task, (env_id, kwargs) in result.envs.items()
+        if env_id == run.env_id
+        and all(kwargs[key] == options[key] for key in kwargs.keys() & options.keys())
+    ]
+    return same[0] if len(same) == 1 else None
 
 
 def _title(metric: str) -> tuple[str, str]:
     if metric in _TITLES:
         return _TITLES[metric]
-    return metric, "evaluation" if metric.startswith("eval/") else "more"
+    if metric.startswith("eval/"):
+        suite, _, figure = metric.removeprefix("eval/").rpartition("/")
+        return f"{figure[0].upper()}{figure[1:]} on {suite}", "evaluation"
+    return metric, "more"
 
 
 def _history(run: Run) -> dict[str, Line]:
@@ -127,13 +184,30 @@ def _history(run: Run) -> dict[str, Line]:
 
 
 def _evaluated(run: Run) -> dict[str, Line]:
-    """Return the scores of suites that the run was evaluated on more than once."""
-    rows = [
-        {"agent_steps": item.step, f"eval/{item.suite}/score (IQM)": score["value"]}
-        for item in run.evaluated
-        if item.agent == run.learner and (score := item.summary.get("aggregate", {}).get("iqm"))
-    ]
-    return {name: line for name, line in _columns(run.name, rows).items() if len(line.x) > 1}
+    """Return what the agent reached in suites that it played after different steps."""
+    lines: dict[str, Line] = {}
+    for item in sorted(run.evaluated, key=lambda item: item.step):
+        if not is_trained(item, run):
+            continue
+        for name, (value, low, high) in _reached(item).items():
+            metric = f"eval/{item.suite}/{name}"
+            line = lines.setdefault(metric, Line(run.name, [], [], [], []))
+            line.x.append(item.step)
+            line.y.append(value)
+            line.low.append(value if low is None else low)
+            line.high.append(value if high is None else high)
+    return {metric: line for metric, line in lines.items() if len(line.x) > 1}
+
+
+def _reached(item: Evaluated) -> dict[str, list[Any]]:
+    """Return value, low and high of the score over all tasks and, of a single task, the return."""
+    tasks = item.summary.get("tasks", [])
+    iqm = item.summary.get("aggregate", {}).get("iqm") or {}
+    found = {"score (IQM)": [iqm.get(key) for key in ("value", "low", "high")]}
+    if len(tasks) == 1:
+        mean = tasks[0].get("metrics", {}).get("return") or {}
+        found["return"] = [mean.get(key) for key in ("mean", "mean_low", "mean_high")]
+    return {name: values for name, values in found.items() if _is_number(values[0])}
 
 
 def _columns(name: str, rows: Iterable[Row]) -> dict[str, Line]:
@@ -169,7 +243,15 @@ def _series(group: Group, metric: str, histories: dict[str, dict[str, Line]]) ->
     whole = [histories[run.name][metric] for run in logged if run.status == "succeeded"]
     # A run that ended early would end the band for all: its line is drawn, the mean goes without.
     averaged = whole if len(whole) > 1 else lines
-    return Series(group.label, lines, band(averaged) if len(averaged) > 1 else None)
+    found = None
+    if len(averaged) > 1 and (found := band(averaged)):
+        n = len(averaged)
+        of = "" if n == len(lines) else f" of {len(lines)}"
+        found = replace(found, over=f"{n}{of} seeds")
+    elif len(lines) == 1 and lines[0].low:
+        line = lines[0]
+        found = Band(line.x, line.y, line.low, line.high, "over evaluation seeds")
+    return Series(group.label, lines, found)
 
 
 def band(lines: Sequence[Line], level: float = 0.95) -> Band | None:
@@ -191,4 +273,4 @@ def band(lines: Sequence[Line], level: float = 0.95) -> Band | None:
     base = y[0]  # runs that agree have a band of no width at all, not one of rounding errors
     low, high = base + np.quantile(share @ (y - base), [(1 - level) / 2, (1 + level) / 2], axis=0)
     mean = base + (y - base).mean(axis=0)
-    return Band(grid.tolist(), mean.tolist(), low.tolist(), high.tolist(), len(y))
+    return Band(grid.tolist(), mean.tolist(), low.tolist(), high.tolist())

@@ -7,13 +7,13 @@ from typing import Any
 from palaestra.runs.report.curves import Chart, charts
 from palaestra.runs.report.format import counted, duration, listed
 from palaestra.runs.report.groups import Group, group_runs
-from palaestra.runs.report.provenance import facts, seconds
+from palaestra.runs.report.provenance import provenance, seconds
 from palaestra.runs.report.read import Run
 from palaestra.runs.report.results import is_trained
-from palaestra.runs.report.strip import Strip
-from palaestra.runs.report.strips import strips
-from palaestra.runs.report.summary import verdict
-from palaestra.runs.report.tables import ENOUGH_SEEDS, Table, levels, tables
+from palaestra.runs.report.summary import summary
+from palaestra.runs.report.tables import ENOUGH_SEEDS, Table, tables
+from palaestra.runs.report.traces import traces
+from palaestra.runs.report.views import Trace
 
 
 @dataclass(frozen=True)
@@ -22,12 +22,12 @@ class Report:
 
     title: str
     kicker: str
-    verdict: str
+    summary: str
     notices: list[str]
     groups: list[Group]
     charts: list[Chart]
     tables: list[Table]
-    strips: list[Strip]
+    traces: list[Trace]
     footer: str
 
     @property
@@ -39,9 +39,9 @@ class Report:
         """Return the data of curves and tables, as `report.json` holds it."""
         return {
             "title": self.title,
-            "verdict": self.verdict,
+            "summary": self.summary,
             "notices": self.notices,
-            "runs": [{"run_id": run.name, **facts(run)} for run in self.runs],
+            "runs": [{"run_id": run.name, **provenance(run)} for run in self.runs],
             "charts": [asdict(chart) for chart in self.charts],
             "tables": [asdict(table) for table in self.tables],
         }
@@ -54,12 +54,12 @@ def gather(runs: Sequence[Run]) -> Report:
     return Report(
         title=_title(groups),
         kicker=_kicker(groups),
-        verdict=verdict(groups, found),
+        summary=summary(groups, found),
         notices=_notices(groups, found),
         groups=groups,
-        charts=charts(groups, levels(groups)),
+        charts=charts(groups),
         tables=found,
-        strips=strips(groups),
+        traces=traces(groups),
         footer=_footer(runs),
     )
 
@@ -91,7 +91,8 @@ def _notices(groups: Sequence[Group], found: Sequence[Table]) -> list[str]:
             notices += [f"{run.name}: {notice}" for notice in run.notices]
         notices += _seed_notices(group, evaluated=bool(found))
         notices += _evaluation_notices(group)
-    return notices + [warning for table in found for warning in table.warnings]
+    warnings = dict.fromkeys(warning for table in found for warning in table.warnings)
+    return [*notices, *warnings]
 
 
 def _status_notices(group: Group) -> list[str]:

@@ -1,4 +1,4 @@
-"""Numbers, durations and lists as a reader wants them."""
+"""Numbers, intervals, durations and lists as a reader wants them: on pages, terminals and cards."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -21,6 +21,14 @@ def decimals(values: Iterable[float]) -> int:
     if largest == 0 or largest >= 1000:
         return 0
     return min(6, max(0, 2 - math.floor(math.log10(largest))))
+
+
+def interval(low: float | None, high: float | None, digits: int | None = None) -> str:
+    """Return `[low, high]`; empty where either is not known."""
+    if low is None or high is None:
+        return ""
+    digits = decimals([low, high]) if digits is None else digits
+    return f"[{number(low, digits)}, {number(high, digits)}]"
 
 
 def duration(seconds: float) -> str:

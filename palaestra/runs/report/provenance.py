@@ -2,11 +2,13 @@
 
 from typing import Any
 
+from palaestra.envs.suites.file import TRAINING
+from palaestra.runs.config import suite_name
 from palaestra.runs.report.format import counted, duration, number
 from palaestra.runs.report.read import Evaluated, Run
 
 
-def facts(run: Run) -> dict[str, str]:
+def provenance(run: Run) -> dict[str, str]:
     """Return name -> text, without the entries that are not known."""
     manifest = run.manifest
     found = {
@@ -32,7 +34,8 @@ def commands(run: Run) -> list[str]:
     sha = (run.manifest.get("code_version") or {}).get("git_sha")
     again = f"{run.name}-again"
     # Training ends with the evaluation that the configuration asks for, and with a report.
-    own_suite = (run.config.get("evaluation") or {}).get("suite")
+    wanted = run.config.get("evaluation")
+    own_suite = suite_name(wanted.get("suite")) if wanted else ""
     others = [i for i in run.last_evaluated() if i.agent == run.agent and i.suite != own_suite]
     return [
         *([f"git checkout {sha}"] if sha else []),
@@ -45,7 +48,8 @@ def commands(run: Run) -> list[str]:
 def _settings(item: Evaluated) -> str:
     """Return the options with which the agent was evaluated."""
     seeds, mode = item.summary.get("seeds", []), item.summary.get("mode")
-    parts = [f"--suite {item.suite}"]
+    # A run's environment, which is no suite that has a name, is played where none is named.
+    parts = [] if item.suite == TRAINING else [f"--suite {item.suite}"]
     parts += [f"--seeds {len(seeds)}"] if seeds else []
     parts += [f"--mode {mode}"] if mode in ("sample", "greedy") else []
     return " ".join(parts)

@@ -61,18 +61,13 @@ class Run:
 
     @property
     def agent_name(self) -> str:
-        """The learning rule, or an empty string."""
+        """The learning algorithm, or an empty string."""
         return _name_of(self.config.get("agent"))
 
     @property
     def policy_name(self) -> str:
-        """The policy, or an empty string for rules without one."""
+        """The policy, or an empty string for agents without one."""
         return _name_of(self.config.get("policy"))
-
-    @property
-    def learner(self) -> str:
-        """The trained agent's label under its former name."""
-        return self.agent
 
     @property
     def num_episodes(self) -> int:

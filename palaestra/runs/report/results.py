@@ -11,9 +11,6 @@ from palaestra.runs.report.groups import Group
 from palaestra.runs.report.read import Evaluated, Row, Run
 from palaestra.seeding import Role, generator
 
-Figure = Estimate
-"""The former name of an estimate in reports."""
-
 
 @dataclass(frozen=True)
 class Result:

@@ -1,13 +1,17 @@
-"""The evaluation tables: agents down, figures across, the best of each column marked."""
+"""Tables: agents down, figures across, marked where one is significantly the best."""
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
-from palaestra.runs.report.curves import Level
-from palaestra.runs.report.format import counted, decimals, listed
+import numpy as np
+
+from palaestra.metrics.statistics import bootstrap_interval, mean
+from palaestra.runs.report.estimate import Estimate
+from palaestra.runs.report.format import counted, decimals, interval, listed, number
 from palaestra.runs.report.groups import Group
-from palaestra.runs.report.read import Run
-from palaestra.runs.report.results import Figure, Result, results
+from palaestra.runs.report.results import Result, results
+from palaestra.seeding import Role, generator
 
 ENOUGH_SEEDS = 5
 """With fewer, bootstrap intervals are too short: a nominal 95 % covers 88 % with 3."""
@@ -23,6 +27,11 @@ class Column:
     better: str = ""
     digits: int = 2
 
+
+REPETITIONS = 10_000
+"""Bootstrap repetitions of a comparison of two agents."""
+
+_UNKNOWN = Estimate(math.nan)
 
 _SCORE = "0 is uniform play, in memory tasks the best play without memory; 1 the best play known"
 
@@ -81,7 +90,7 @@ class Row:
 
     agent: str
     trained: bool
-    cells: dict[str, Figure]
+    cells: dict[str, Estimate]
     over: str = ""
     """What its intervals resample, as "5 training seeds"."""
     runs: dict[str, int | None] = field(default_factory=dict)
@@ -123,12 +132,149 @@ class Table:
         wanted = ("regret", "score_iqm", "score", "return")
         return next((by_key[key] for key in wanted if key in by_key), self.columns[0])
 
-    def best(self, column: Column) -> float | None:
-        """Return the best value of a column, None where neither direction is better."""
-        values = [row.cells[column.key].value for row in self.rows if column.key in row.cells]
-        if not column.better or len(values) < 2:
+    def best(self, column: Column) -> Row | None:
+        """Return the row that is significantly better than each other row, if there is one."""
+        rows = [row for row in self.rows if column.key in row.cells]
+        if not column.better or len(rows) < 2:
             return None
-        return max(values) if column.better == "higher" else min(values)
+        first, *others = sorted(rows, key=lambda row: _rank(row, column))
+        own = first.cells[column.key]
+        won = (compare(own, row.cells[column.key], column.better).side for row in others)
+        return first if all(side == "better" for side in won) else None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """How a figure compares with another: better, equal (not told apart) or worse.
+
+    `difference` is the mean paired difference with its interval, where the pairs are known.
+    """
+
+    side: str
+    difference: Estimate | None = None
+
+
+def compare(figure: Estimate, rival: Estimate, better: str) -> Comparison:
+    """Compare two figures, of which `better` is "higher" or "lower".
+
+    Agents that played the same seeds met the same instances: the interval of their paired
+    difference decides. Otherwise they are equal where their intervals overlap.
+    """
+    difference = None
+    if len(figure.by_seed) > 1 and figure.by_seed.keys() == rival.by_seed.keys():
+        gaps = np.array([value - rival.by_seed[seed] for seed, value in figure.by_seed.items()])
+        found = bootstrap_interval(gaps[:, None], generator(0, Role.STATISTICS), mean, REPETITIONS)
+        difference = Estimate(float(gaps.mean()), found.low, found.high)
+        equal = found.low <= 0 <= found.high
+    else:
+        (low, high), (rival_low, rival_high) = figure.bounds, rival.bounds
+        equal = low <= rival_high and rival_low <= high
+    won = (figure.value > rival.value) == (better != "lower")
+    return Comparison("equal" if equal else "better" if won else "worse", difference)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One place of a table as it is shown: a text, a smaller one, and what it is sorted by."""
+
+    text: str = "\N{EN DASH}"
+    small: str = ""
+    value: float | str = ""
+    best: bool = False
+    run: str = ""
+    """The run to whose part of the page it leads."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """A row as it is shown; the first cell names it. `kind`: trained, baseline or unfinished."""
+
+    kind: str
+    cells: list[Cell]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A table as pages, terminals and cards show it: label and meaning of each column, rows."""
+
+    title: str
+    heads: list[tuple[str, str]]
+    lines: list[Line]
+
+
+def shown(value: float, digits: int, low: float | None = None, high: float | None = None) -> Cell:
+    """Return the cell of a number with its interval."""
+    if not math.isfinite(value):
+        return Cell()
+    return Cell(number(value, digits), interval(low, high, digits), value)
+
+
+def _cells(row: Row, columns: Sequence[Column], best: Sequence[Row | None]) -> list[Cell]:
+    """Return the figures of a row; `best` holds the best row of each column."""
+    cells = []
+    for column, winner in zip(columns, best, strict=True):
+        figure = row.cells.get(column.key, _UNKNOWN)
+        cell = shown(figure.value, column.digits, figure.low, figure.high)
+        cells.append(replace(cell, best=row is winner))
+    return cells
+
+
+def grid(table: Table) -> Grid:
+    """Return a table with a row for each agent."""
+    best = [table.best(column) for column in table.columns]
+    several = any(row.by_run for row in table.rows)
+    lines = [
+        Line(
+            _kind(row),
+            [
+                Cell(row.agent, row.over if several else "", row.agent),
+                *_cells(row, table.columns, best),
+            ],
+        )
+        for row in table.rows
+    ]
+    return Grid(table.title, _heads("Agent", table.columns), lines)
+
+
+def seed_grid(table: Table, row: Row) -> Grid:
+    """Return a row's training runs, each leading to its run; among them none is the best."""
+    nobody = [None] * len(table.columns)
+    lines = [
+        Line("", [Cell(of.agent, "", of.agent, run=run), *_cells(of, table.columns, nobody)])
+        for of in row.by_run
+        for run in of.runs
+    ]
+    return Grid(f"{row.agent} by training seed", _heads("Seed", table.columns), lines)
+
+
+def suite_grid(tables: Sequence[Table], most: int | None = None) -> Grid:
+    """Return one suite with a row for each task and agent; what is over all tasks comes last.
+
+    Args:
+      tables: of the suite.
+      most: figures that are shown, the ones first by which agents are compared; None means all.
+    """
+    known = {column.key: column for table in tables for column in table.columns}
+    primary = tables[-1].primary.key
+    order = ("score_iqm", primary, "known", f"{primary}_iqm", "score", "return")
+    columns = [known[key] for key in dict.fromkeys(order) if key in known][:most]
+    nobody = [None] * len(columns)
+    lines = []
+    for table in sorted(tables, key=lambda table: not table.task):
+        for i, row in enumerate(table.rows):
+            task = table.task.partition("/")[2] or table.task or "all tasks"
+            names = [Cell("" if i else task), Cell(row.agent), Cell(row.over)]
+            lines.append(Line(_kind(row), [*names, *_cells(row, columns, nobody)]))
+    heads = [("task", ""), ("agent", ""), ("intervals over", ""), *_heads("", columns)[1:]]
+    return Grid(f"suite {tables[0].suite}", heads, lines)
+
+
+def _kind(row: Row) -> str:
+    return "trained" if row.trained else "baseline"
+
+
+def _heads(first: str, columns: Sequence[Column]) -> list[tuple[str, str]]:
+    return [(first, ""), *((column.label, column.meaning) for column in columns)]
 
 
 def tables(groups: Sequence[Group]) -> list[Table]:
@@ -140,14 +286,22 @@ def tables(groups: Sequence[Group]) -> list[Table]:
 
 
 def suite_tables(suite: str, found: Sequence[Result]) -> list[Table]:
-    """Return the table over all tasks of a suite and one for each, or that of the only one."""
+    """Return the table over all tasks of a suite and one for each.
+
+    The first is left out where nobody has a figure over several tasks, as in the environments of
+    runs, whose returns are different quantities.
+    """
     tasks = list(dict.fromkeys(task for result in found for task in result.tasks))
-    if len(tasks) == 1:
-        return [_table(suite, tasks[0], found)]
-    return [_table(suite, "", found), *(_table(suite, task, found) for task in tasks)]
+    if not any(result.overall and len(result.tasks) > 1 for result in found):
+        return [
+            _table(suite, task, [r for r in found if task in r.tasks or not r.tasks], main=True)
+            for task in tasks
+        ]
+    by_task = [_table(suite, task, found, main=False) for task in tasks]
+    return [_table(suite, "", found, main=True), *by_task]
 
 
-def _table(suite: str, task: str, found: Sequence[Result]) -> Table:
+def _table(suite: str, task: str, found: Sequence[Result], main: bool) -> Table:
     cells = {r.label: r.tasks.get(task, {}) if task else r.overall for r in found}
     keys = {key for figures in cells.values() for key in figures}
     known = [column for column in COLUMNS if column.key in keys]
@@ -166,8 +320,8 @@ def _table(suite: str, task: str, found: Sequence[Result]) -> Table:
         task=task,
         columns=columns,
         rows=rows,
-        notes=_notes(found) if not task or len(found[0].tasks) == 1 else [],
-        warnings=_warnings(suite, found) if not task or len(found[0].tasks) == 1 else [],
+        notes=_notes(found) if main else [],
+        warnings=_warnings(suite, found) if main else [],
     )
     primary = table.primary
     rows.sort(key=lambda row: _rank(row, primary))
@@ -181,7 +335,7 @@ def _rank(row: Row, column: Column) -> float:
     return value if column.better == "lower" else -value
 
 
-def _fitted(column: Column, rows: Iterable[dict[str, Figure]]) -> Column:
+def _fitted(column: Column, rows: Iterable[dict[str, Estimate]]) -> Column:
     """Return the column with as many decimals as its figures need, the same in every row."""
     values = [row[column.key].value for row in rows if column.key in row]
     return replace(column, digits=min(3, decimals(values)) if any(values) else 2)
@@ -212,7 +366,7 @@ def _resampled(found: Sequence[Result]) -> str:
         f"{listed([str(n) for n in sorted(units)[:-1]] + [counted(max(units), over)], 'or')}"
         for over, units in numbers.items()
     ]
-    return f"{parts[0]} ({parts[1]} for the reference agents)" if len(parts) > 1 else parts[0]
+    return f"{parts[0]} ({parts[1]} for the baselines)" if len(parts) > 1 else parts[0]
 
 
 def _modes(found: Sequence[Result]) -> str:
@@ -243,29 +397,7 @@ def _warnings(suite: str, found: Sequence[Result]) -> list[str]:
     ]
 
 
-def levels(groups: Sequence[Group]) -> dict[str, list[Level]]:
-    """Return, by training metric, what the reference agents reach in the training environment."""
-    found: dict[str, list[Level]] = {}
-    runs = [run for group in groups for run in group.runs]
-    for result in results(groups):
-        same = {task for run in runs if (task := _training_task(run, result))}
-        if result.trained or len(same) != 1:
-            continue
-        figures = result.tasks[same.pop()]
-        for key in ("return", "regret", "length"):
-            if key in figures:
-                level = Level(result.label, figures[key].value)
-                found.setdefault(f"rollout/{key}", []).append(level)
-    return found
-
-
-def _training_task(run: Run, result: Result) -> str | None:
-    """Return the one task that plays the run's training environment, None if it is not clear."""
-    options = (run.config.get("env") or {}).get("options") or {}
-    same = [
-        task
-        for task, (env_id, kwargs) in result.envs.items()
-        if env_id == run.env_id
-        and all(kwargs[key] == options[key] for key in kwargs.keys() & options.keys())
-    ]
-    return same[0] if len(same) == 1 else None
+def main_tables(found: Sequence[Table]) -> list[Table]:
+    """Return of each suite the table over all its tasks; where it has none, each of its tables."""
+    pooled = {table.suite for table in found if not table.task}
+    return [table for table in found if not table.task or table.suite not in pooled]

@@ -61,7 +61,7 @@ class Rollouts(Protocol):
         """Return everything that decides the next fragments."""
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on exactly where `state_dict` was taken."""
+        """Resume exactly where `state_dict` was taken."""
 
     def close(self) -> None:
         """Close the environments and end the workers."""
@@ -144,7 +144,7 @@ class Worker:
         return self.collector.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a collector's state."""
+        """Resume from a collector's state."""
         self.collector.load_state_dict(state)
 
     def close(self) -> None:

@@ -61,7 +61,7 @@ class RolloutLoop(Loop):
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on exactly where `state_dict` was taken."""
+        """Resume exactly where `state_dict` was taken."""
         self.learner.load_state_dict(state["learner"])
         self.rollouts.load_state_dict(state["rollouts"])
         self.updates = state["updates"]

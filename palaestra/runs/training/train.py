@@ -21,7 +21,7 @@ from palaestra.runs.training.loop import RolloutLoop
 from palaestra.runs.training.trainer import Evaluator, Trainer
 
 Resume = Literal["never", "auto", "must"]
-"""What to do where the run exists: refuse; go on or start; go on or refuse."""
+"""What to do where the run exists: refuse; resume or start; resume or refuse."""
 
 
 def train(
@@ -45,7 +45,7 @@ def train(
       run_id: name of the run; None derives it from the configuration.
       root: where run folders are.
       resume: what to do where the run exists already.
-      override_config: go on although the configuration differs from the run's.
+      override_config: resume although the configuration differs from the run's.
       quiet: show no progress.
       evaluator: what evaluates during training, where the configuration has `evaluation.every`;
         `palaestra.runs.evaluation.run.evaluate_weights` does.

@@ -1,4 +1,4 @@
-"""The trainer: a loop advances round by round, and everything is recorded so that it can go on."""
+"""The trainer: a loop advances round by round, and everything is recorded so that it can resume."""
 
 import math
 import signal
@@ -235,7 +235,7 @@ class Trainer:
         return True
 
     def state_dict(self) -> dict[str, Any]:
-        """Return everything that the run needs to go on."""
+        """Return everything that the run needs to resume."""
         since = join_episodes(self._since) if self._since else None
         return {
             "loop": self.loop.state_dict(),

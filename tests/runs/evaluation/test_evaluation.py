@@ -21,7 +21,7 @@ from palaestra.envs.tictactoe.solver import solve
 from palaestra.errors import UserError
 from palaestra.experience.fragment import Tree
 from palaestra.experience.state import State
-from palaestra.runs.evaluation.evaluate import evaluate, print_comparison, rule
+from palaestra.runs.evaluation.evaluate import baseline, evaluate, print_comparison
 from palaestra.runs.evaluation.play import play
 from palaestra.runs.evaluation.results import Evaluation
 from palaestra.runs.evaluation.scoring import estimate
@@ -31,7 +31,7 @@ ONE = ["k5-uniform-1"]
 
 def ucb(**options: object) -> Evaluation:
     arguments = {"seeds": 3, "episodes": 8, "tasks": ONE, "agent": "ucb", "repetitions": 200}
-    return evaluate(rule("ucb"), BANDIT, **(arguments | options))  # type: ignore[arg-type]
+    return evaluate(baseline("ucb"), BANDIT, **(arguments | options))  # type: ignore[arg-type]
 
 
 class Countdown(gymnasium.Env):
@@ -133,7 +133,7 @@ def test_scores_are_one_minus_regret_over_the_regret_of_uniform_play() -> None:
 
 
 def test_uniform_play_scores_zero_and_its_interval_covers_the_exact_regret() -> None:
-    found = evaluate(rule("random"), BANDIT, seeds=10, episodes=64, agent="random", tasks=ONE)
+    found = evaluate(baseline("random"), BANDIT, seeds=10, episodes=64, agent="random", tasks=ONE)
     regret = found.tasks[0].metrics["regret"]
     error = np.std(regret.by_seed, ddof=1) / np.sqrt(10)
     assert abs(regret.mean.value - 50 / 3) < 4 * error
@@ -148,7 +148,7 @@ def test_uniform_and_perfect_tictactoe_have_their_exact_returns() -> None:
             return np.array([(m & -m).bit_length() - 1 for m in moves.tolist()]), state, {}
 
     arguments = {"seeds": 4, "episodes": 250, "repetitions": 200}
-    uniform = evaluate(rule("random"), TICTACTOE, **arguments)  # type: ignore[arg-type]
+    uniform = evaluate(baseline("random"), TICTACTOE, **arguments)  # type: ignore[arg-type]
     perfect = evaluate(lambda *spaces: Perfect(), TICTACTOE, **arguments)  # type: ignore[arg-type]
     for result in uniform.tasks:
         returns = np.array([row["return"] for row in result.rows])
@@ -161,7 +161,12 @@ def test_uniform_and_perfect_tictactoe_have_their_exact_returns() -> None:
 
 def test_blunders_of_uniform_play_have_their_exact_rates() -> None:
     found = evaluate(
-        rule("random"), TICTACTOE, seeds=5, episodes=400, tasks=["random-first"], repetitions=200
+        baseline("random"),
+        TICTACTOE,
+        seeds=5,
+        episodes=400,
+        tasks=["random-first"],
+        repetitions=200,
     )
     metrics = found.tasks[0].metrics
     for name, exact in (("blunder_rate", 0.318), ("blunder_rate_possible", 0.578)):
@@ -180,7 +185,7 @@ def test_a_strip_holds_the_first_episodes_step_by_step() -> None:
 
 
 def test_a_strip_of_a_game_holds_its_boards_from_first_to_last() -> None:
-    found = evaluate(rule("random"), TICTACTOE, seeds=1, tasks=["random-first"], repetitions=50)
+    found = evaluate(baseline("random"), TICTACTOE, seeds=1, tasks=["random-first"], repetitions=50)
     for game in found.tasks[0].strip:
         boards = np.array(game["boards"])
         assert len(boards) == len(game["actions"]) + 1
@@ -193,7 +198,7 @@ def test_a_strip_of_a_game_holds_its_boards_from_first_to_last() -> None:
 
 def test_tasks_that_do_not_fit_are_listed_with_the_reason() -> None:
     found = evaluate(
-        rule("thompson-beta"), BANDIT, seeds=2, episodes=2, tasks=[*ONE, "k5-bernoulli-0.2"]
+        baseline("thompson-beta"), BANDIT, seeds=2, episodes=2, tasks=[*ONE, "k5-bernoulli-0.2"]
     )
     assert [result.task.id for result in found.tasks] == ["bandit/k5-bernoulli-0.2"]
     assert "rewards 0 and 1" in found.not_applicable["bandit/k5-uniform-1"]
@@ -201,7 +206,7 @@ def test_tasks_that_do_not_fit_are_listed_with_the_reason() -> None:
 
 def test_an_agent_that_fits_no_task_is_an_error_with_the_reason() -> None:
     with pytest.raises(UserError, match=r"lin fits no task of suite bandit; .*no context"):
-        evaluate(rule("lin-ucb"), BANDIT, seeds=1, tasks=ONE, agent="lin")
+        evaluate(baseline("lin-ucb"), BANDIT, seeds=1, tasks=ONE, agent="lin")
     agent = make("ucb", Box(0, 1, (4,)), Discrete(2))
     with pytest.raises(UserError, match="was made for"):
         evaluate(agent, BANDIT, seeds=1, tasks=ONE)
@@ -290,7 +295,7 @@ def test_progress_is_told_of_every_task_and_seed() -> None:
 
 def test_other_wrappers_can_replace_those_of_the_tasks() -> None:
     found = evaluate(
-        rule("random"), TICTACTOE, seeds=1, episodes=64, tasks=["random-first"], wrappers=()
+        baseline("random"), TICTACTOE, seeds=1, episodes=64, tasks=["random-first"], wrappers=()
     )
     assert found.tasks[0].metrics["illegal_rate"].mean.value > 0
 
@@ -298,7 +303,7 @@ def test_other_wrappers_can_replace_those_of_the_tasks() -> None:
 def test_a_suite_of_other_environments_is_scored_by_its_return() -> None:
     task = Task("cart/pole", "CartPole-v1", {}, 0.0, 100.0, "made up", episodes=4)
     suite = Suite("cart", 1, (replace(task, tags=("control",)),), "four episodes")
-    found = evaluate(rule("random"), suite, seeds=2, repetitions=50)
+    found = evaluate(baseline("random"), suite, seeds=2, repetitions=50)
     result = found.tasks[0]
     assert result.score.mean.value == pytest.approx(result.metrics["return"].mean.value / 100)
     assert result.metrics["length"].mean.value == result.metrics["return"].mean.value

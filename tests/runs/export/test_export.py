@@ -174,12 +174,24 @@ def test_a_card_without_evaluation_has_no_index_and_says_so(exports: dict[str, P
     assert "were not evaluated" in (exports["ppo-mlp"] / "README.md").read_text()
 
 
-def test_the_card_shows_the_result_beside_the_reference_and_warns(exports: dict[str, Path]) -> None:
+def test_the_card_shows_the_result_beside_the_baseline_and_warns(exports: dict[str, Path]) -> None:
     text = (exports["ppo-gru"] / "README.md").read_text()
-    assert "| bandit/k5-normal-1 | **ppo-gru** | sample |" in text
-    assert "| bandit/k5-normal-1 | ucb | sample |" in text
-    assert "| all, IQM | **ppo-gru** |" in text
-    assert "Warning: 2 seeds" in text
+    rows = [
+        line.split(" | ")
+        for line in text.splitlines()
+        if line.startswith("| ") and "---" not in line
+    ]
+    assert rows[0][:3] == ["| task", "agent", "intervals over"]
+    assert [row[0] for row in rows[1:] if row[0] != "| "] == [
+        "| k5-normal-1",
+        "| k5-normal-3",
+        "| all tasks",
+    ]
+    assert [row[1] for row in rows[1:]].count("**ppo-gru**") == 3
+    assert [row[1] for row in rows[1:]].count("ucb") == 3
+    assert {len(row) for row in rows} == {len(rows[0])}
+    assert "Policy mode: sample" in text
+    assert "Warning: Suite bandit: 2 evaluation seeds" in text
     assert "palaestra evaluate ppo-gru --suite bandit" in text
 
 
@@ -211,7 +223,7 @@ def test_the_actions_of_a_replay_give_its_rewards_and_observations_again(
         assert ("final_observation" in row) == (row["terminated"] or row["truncated"])
 
 
-def test_a_bandit_is_drawn_as_a_strip(exports: dict[str, Path]) -> None:
+def test_a_bandit_is_drawn_step_by_step(exports: dict[str, Path]) -> None:
     with Image.open(exports["ppo-gru"] / "replay.png") as image:
         assert image.format == "PNG"
         assert image.width > 600

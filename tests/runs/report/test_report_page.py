@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 from report_example import (
     PLACE,
+    STEPS,
     game_record,
+    read_run,
     read_runs,
     report_on,
     write_identity,
@@ -17,9 +19,12 @@ from report_example import (
     write_run,
 )
 
-from palaestra.errors import UserError
+from palaestra.errors import RunError, UserError
+from palaestra.runs.report.build import place
 from palaestra.runs.report.data import gather
-from palaestra.runs.report.page import as_script_data, render
+from palaestra.runs.report.page import render
+from palaestra.runs.report.render import script_data
+from palaestra.runs.report.shown import record, shows
 
 _VOID = {"meta", "link", "br", "hr", "img", "input"}
 
@@ -69,7 +74,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_page_data_and_pictures_are_written_into_the_run_folder(finished: Path) -> None:
     assert finished.name == "report.html"
-    for name in ("report.json", "report-curves.png", "report-evaluation.png", "report-strip.png"):
+    for name in ("report.json", "report-curves.png", "report-evaluation.png", "report-trace.png"):
         content = (finished.parent / name).read_bytes()
         assert content.startswith(b"\x89PNG" if name.endswith("png") else b"{")
 
@@ -124,11 +129,13 @@ def test_data_of_curves_and_tables_equals_what_the_run_logged(finished: Path) ->
     assert data["tables"][0]["rows"][0]["cells"]["regret"]["value"] > 0
 
 
-def test_one_row_is_best_in_each_column_that_has_a_direction(finished: Path) -> None:
+def test_the_own_agent_stands_out_and_no_column_has_two_best(finished: Path) -> None:
     html = finished.read_text(encoding="utf-8")
-    rows = re.findall(r'<tr class="(?:trained|reference)">.*?</tr>', html)
-    assert len(rows) == 5
-    assert sum(row.count('class="best"') for row in rows) >= 4
+    rows = re.findall(r'<tr class="(trained|baseline)">(.*?)</tr>', html, re.DOTALL)
+    assert sorted(kind for kind, _ in rows) == ["baseline"] * 4 + ["trained"]
+    cells = [re.findall(r"<t[dh] [^>]*>", row) for _, row in rows]
+    best = [sum('class="best"' in cell for cell in column) for column in zip(*cells, strict=True)]
+    assert max(best) <= 1
 
 
 def test_writing_twice_gives_the_same_page(finished: Path) -> None:
@@ -159,13 +166,13 @@ def test_whatever_comes_from_the_run_is_escaped(tmp_path: Path) -> None:
     page = Page(render_runs(folder))
     assert page.having("img") == []
     assert not any("onload" in attrs or "onerror" in attrs for _, attrs in page.tags)
-    assert len(page.having("script")) == 3
+    assert len(page.having("script")) == 4
     assert attack in page.text
 
 
 def test_script_data_cannot_end_its_element_and_is_unchanged() -> None:
     data = {"name": "</script><!--", "x": [1, 2.5, None]}
-    text = as_script_data(data)
+    text = script_data(data)
     assert "<" not in text
     assert json.loads(text) == data
 
@@ -191,7 +198,7 @@ def test_a_game_is_drawn_board_by_board(tmp_path: Path) -> None:
     folder = write_run(tmp_path)
     for path in folder.glob("eval/*/*/summary.json"):
         summary = json.loads(path.read_text())
-        summary["tasks"][0]["strip"] = [game_record()]
+        summary["tasks"][0]["trace"] = [game_record()]
         write_json(path, summary)
     page = Page(render_runs(folder))
     boards = [a["aria-label"] for a in page.having("svg") if a.get("width") == "66"]
@@ -203,6 +210,61 @@ def test_a_game_is_drawn_board_by_board(tmp_path: Path) -> None:
         "agent: top right: XXX / .O. / .O.",
     ]
     assert "won by the agent" in page.text
+
+
+def test_a_page_says_which_step_of_which_run_it_shows(tmp_path: Path) -> None:
+    folders = [write_run(tmp_path, seed) for seed in range(2)]
+    page = report_on(*folders)
+    assert shows(page) == record(read_runs(folders))
+    assert [entry["step"] for entry in shows(page).values()] == [STEPS, STEPS]
+    manifest = json.loads((folders[0] / "manifest.json").read_text())
+    write_json(folders[0] / "manifest.json", {**manifest, "agent_steps": 2 * STEPS})
+    assert shows(page) != record(read_runs(folders))
+
+
+def test_a_new_evaluation_makes_a_page_old(tmp_path: Path) -> None:
+    folder = write_run(tmp_path)
+    page = report_on(folder)
+    assert shows(page) == record([read_run(folder)])
+    path = folder / "eval" / PLACE / "ucb" / "summary.json"
+    write_json(path, {**json.loads(path.read_text()), "protocol": "another"})
+    assert shows(page) != record([read_run(folder)])
+
+
+def test_a_page_that_was_cut_or_is_none_shows_nothing(finished: Path, tmp_path: Path) -> None:
+    assert shows(finished)
+    content = finished.read_bytes()
+    for end in (0, 100, len(content) // 2, len(content) - 1):
+        (tmp_path / "cut.html").write_bytes(content[:end])
+        assert shows(tmp_path / "cut.html") == {}
+    assert shows(tmp_path / "nowhere.html") == {}
+
+
+def test_files_that_cannot_be_written_whole_leave_the_old_ones(tmp_path: Path) -> None:
+    (tmp_path / "page").write_text("old")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunError, match="report could not be written"):
+        place({tmp_path / "page": b"new", tmp_path / "file" / "data": b"new"})
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "page"]
+    assert (tmp_path / "page").read_text() == "old"
+
+
+def test_the_page_is_placed_last_and_nothing_else_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write_run(tmp_path)
+    before = {path.name for path in folder.iterdir()}
+    order: list[str] = []
+    replace = Path.replace
+
+    def noted(self: Path, target: Path) -> Path:
+        order.append(target.name)
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", noted)
+    report_on(folder)
+    assert order[-1] == "report.html"
+    assert {path.name for path in folder.iterdir()} - before == set(order)
 
 
 def test_the_page_can_be_written_elsewhere(tmp_path: Path) -> None:

@@ -14,10 +14,9 @@ from rich.console import Console
 from palaestra.runs.report.curves import Line, band, charts
 from palaestra.runs.report.data import gather
 from palaestra.runs.report.groups import group_runs
-from palaestra.runs.report.page import render
+from palaestra.runs.report.page import anchor, render
 from palaestra.runs.report.provenance import final_return
 from palaestra.runs.report.read import Run
-from palaestra.runs.report.runs_table import anchor
 from palaestra.runs.report.tables import tables
 from palaestra.runs.report.terminal import print_groups
 
@@ -92,8 +91,7 @@ def test_a_run_that_ended_early_is_drawn_but_does_not_end_the_mean(tmp_path: Pat
     (series,) = charts(group_runs(read_runs(folders)))[0].series
     assert [len(line.x) for line in series.lines] == [20, 20, 5]
     assert series.band is not None
-    assert (len(series.band.x), series.band.runs) == (20, 2)
-    assert series.seeds == "2 of 3 seeds"
+    assert (len(series.band.x), series.band.over) == (20, "2 of 3 seeds")
 
 
 def test_runs_that_agree_have_a_band_of_no_width_at_all() -> None:
@@ -112,12 +110,12 @@ def test_how_each_run_stands_is_told_and_reachable(tmp_path: Path) -> None:
     assert f"{folders[1].name}: the run is failed ({reason})" in notices
     assert "played by 2 of 3 runs" in notices
     assert "mean curves are of the 2 runs" in notices
-    assert "3 training seeds, 2 of them to the end" in report.verdict
+    assert "3 training seeds, 2 of them to the end" in report.summary
     page = render(report)
     for folder in folders:
         assert page.count(f'id="{anchor(folder.name)}"') == 1
         assert page.count(f'href="#{anchor(folder.name)}"') >= 1
-    assert page.count(">failed</td>") == 1
+    assert page.count("<span>failed</span>") == 1
     assert "ppo-gru by training seed" in page
 
 

@@ -32,7 +32,7 @@ class CueRecallEnv(gymnasium.Env[np.ndarray, int]):
         return self._observation(), {}
 
     def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
-        """Go on; the last step pays 1 for the right cue."""
+        """Take a step; the last step pays 1 for the right cue."""
         self._t += 1
         over = self._t == self.T
         return self._observation(), float(over and action == self._cue), over, False, {}

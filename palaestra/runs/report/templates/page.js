@@ -2,12 +2,10 @@
 (() => {
   const data = JSON.parse(document.getElementById("report-data").textContent);
   const dark = window.matchMedia("(prefers-color-scheme: dark)");
-  const LIGHT = ["#2a62c9", "#c4601a", "#1d8562", "#a83a80", "#6d55b8", "#8c6a1c", "#337f96", "#b8423f"];
-  const DARK = ["#86aef7", "#f0a060", "#5fcfa5", "#e58cc4", "#b39df0", "#d6b45e", "#6fc3d8", "#f08a86"];
   const DASHES = ["dash", "dot", "dashdot", "longdash", "longdashdot"];
 
   const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
-  const hue = (i) => (dark.matches ? DARK : LIGHT)[i % LIGHT.length];
+  const hue = (i) => colour(`--hue-${i % 8}`);
   const faded = (hex, alpha) => {
     const [r, g, b] = [1, 3, 5].map((i) => parseInt(hex.slice(i, i + 2), 16));
     return `rgba(${r},${g},${b},${alpha})`;
@@ -17,18 +15,15 @@
     const ink = hue(i);
     const group = `series-${i}`;
     const hover = "%{y:.4~g} at %{x:,} steps";
-    const several = series.band !== null;
-    const traces = series.lines.map((line) => ({
+    const band = series.band;
+    const traces = (band && series.lines.length === 1 ? [] : series.lines).map((line) => ({
       x: line.x, y: line.y, type: "scatter", mode: line.x.length > 1 ? "lines" : "markers",
-      name: several ? line.name : series.label, legendgroup: group, showlegend: !several,
-      line: { color: several ? faded(ink, 0.35) : ink, width: several ? 0.8 : 1.8 },
-      marker: { color: ink }, hovertemplate: hover,
-      hoverinfo: several ? "skip" : undefined,
+      name: band ? line.name : series.label, legendgroup: group, showlegend: !band,
+      line: { color: band ? faded(ink, 0.35) : ink, width: band ? 0.8 : 1.8 },
+      marker: { color: ink }, ...(band ? { hoverinfo: "skip" } : { hovertemplate: hover }),
     }));
-    if (!several) return traces;
-    for (const trace of traces) delete trace.hovertemplate;
-    const { x, mean, low, high, runs } = series.band;
-    const seeds = runs === series.lines.length ? `${runs} seeds` : `${runs} of ${series.lines.length} seeds`;
+    if (!band) return traces;
+    const { x, mean, low, high, over } = band;
     traces.unshift({
       x: x.concat([...x].reverse()), y: high.concat([...low].reverse()), type: "scatter",
       mode: "lines", fill: "toself", fillcolor: faded(ink, 0.16), line: { width: 0 },
@@ -36,7 +31,7 @@
     });
     traces.push({
       x, y: mean, customdata: low.map((value, j) => [value, high[j]]), type: "scatter",
-      mode: x.length > 1 ? "lines" : "markers", name: `${series.label} (${seeds})`,
+      mode: x.length > 1 ? "lines" : "markers", name: `${series.label} (${over})`,
       legendgroup: group, line: { color: ink, width: 2.2 }, marker: { color: ink },
       hovertemplate: "%{y:.4~g} [%{customdata[0]:.4~g}, %{customdata[1]:.4~g}] at %{x:,} steps",
     });
@@ -55,7 +50,11 @@
 
   function draw(element) {
     const chart = data.charts[Number(element.dataset.chart)];
-    const traces = chart.series.flatMap(seriesTraces).concat(levelTraces(chart, chart.series.length));
+    const lines = chart.series.flatMap(seriesTraces);
+    if (chart.section === "evaluation") {
+      for (const line of lines) if (!line.fill) line.mode = "lines+markers";
+    }
+    const traces = lines.concat(levelTraces(chart, chart.series.length));
     const axis = {
       gridcolor: colour("--grid"), linecolor: colour("--line"), zeroline: false, automargin: true,
       tickfont: { size: 11 },
@@ -120,17 +119,16 @@
     button.addEventListener("click", () => sort(button));
   }
 
-  for (const strip of document.querySelectorAll(".strip")) {
-    const readout = strip.querySelector(".readout");
-    if (readout === null) continue;
+  for (const trace of document.querySelectorAll(".trace")) {
+    const readout = trace.querySelector(".readout");
     const show = (event) => {
       const cell = event.target.closest(".hit");
       if (cell === null) return;
-      for (const other of strip.querySelectorAll(".hit.on")) other.classList.remove("on");
+      for (const other of trace.querySelectorAll(".hit.on")) other.classList.remove("on");
       cell.classList.add("on");
-      readout.textContent = cell.querySelector("title").textContent;
+      readout.textContent = cell.title;
     };
-    strip.addEventListener("pointerover", show);
-    strip.addEventListener("click", show);
+    trace.addEventListener("pointerover", show);
+    trace.addEventListener("click", show);
   }
 })();
