@@ -155,7 +155,7 @@ def check_determinism(
             if fault := _difference(actions.told(one.step(action)), third.step(action)):
                 return [_undecided(f"after its state was restored, {fault}", t + 1)]
     except (UserError, RunError) as error:
-        return [Finding("determinism", str(error), fatal=False)]
+        return [Finding("step", str(error), fatal=False)]
     finally:
         for env in made:
             safe_close(env)

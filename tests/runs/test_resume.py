@@ -179,7 +179,11 @@ def test_a_run_stored_by_format_version_2_resumes_to_the_same_parameters_as_the_
     ]
     assert episodes[0] == episodes[1]
     if same_machine():
-        assert untimed(folder.path) == untimed(stored / f"{name}-straight")
+        lines = untimed(folder.path)
+        # Decisions were not told apart from steps then.
+        for line in lines:
+            assert line.pop("decisions", line["frames"]) == line["frames"]
+        assert lines == untimed(stored / f"{name}-straight")
 
 
 def test_a_run_of_an_older_format_can_be_extended(tmp_path: Path) -> None:

@@ -53,7 +53,7 @@ def play(
     while alive.any():
         moment = stepper.step(keep=alive)
         actions.append(stepper.action)
-        rewards.append(np.asarray(moment.info.get("raw_reward", moment.reward), np.float64))
+        rewards.append(moment.raw_reward.astype(np.float64))
         for key in info_keys:
             infos[key].append(step_info(moment.info, key, moment.done))
         boards.append(_true_next(_board(stepper.observation), stepper, moment))

@@ -102,7 +102,7 @@ def _episode(
             "seed": seed,
             "observation": _recorded(seen),
             "action": _plain(np.clip(stepper.action, *clip) if clip else stepper.action),
-            "reward": float(moment.info.get("raw_reward", moment.reward)[0]),
+            "reward": float(moment.raw_reward[0]),
             "terminated": bool(moment.terminated[0]),
             "truncated": bool(moment.truncated[0]),
         }

@@ -17,7 +17,7 @@ import ray
 from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
 
 from palaestra.envs.wrappers.statistics import Statistics, merge_statistics
-from palaestra.errors import EnvironmentFailure, NotFiniteError, RunError, UserError
+from palaestra.errors import NotFiniteError, RunError, UserError
 from palaestra.experience.weights import Weights
 from palaestra.runs.config import RunConfig
 from palaestra.runs.rollouts.worker import Rollout, Worker
@@ -111,7 +111,7 @@ class RayRollouts:
                 slot.wanted.popleft()
                 return rollout
             except RayTaskError as error:
-                if isinstance(error.cause, UserError | EnvironmentFailure | NotFiniteError):
+                if isinstance(error.cause, UserError | NotFiniteError):
                     raise _cause(error) from None
                 self._restart(slot, f"{type(error.cause).__name__}: {error.cause}", str(error))
             except RayError as error:  # the process died, or was silent for too long
@@ -333,7 +333,7 @@ def _check_address(address: str) -> None:
 
 def _cause(error: RayTaskError) -> Exception:
     cause = error.cause
-    if isinstance(cause, UserError | EnvironmentFailure | NotFiniteError):
+    if isinstance(cause, UserError | NotFiniteError):
         return cause  # Ray made it anew, without the frames of the worker
     return RunError(str(error))
 

@@ -47,6 +47,8 @@ class Moment:
     """bool `[N]`: rows whose action ended."""
     reward: np.ndarray
     """float32 `[N]`."""
+    raw_reward: np.ndarray
+    """`[N]`, as the environment gave it, before wrappers changed it."""
     terminated: np.ndarray
     """bool `[N]`."""
     truncated: np.ndarray
@@ -184,6 +186,7 @@ class Stepper:
             running,
             ended,
             reward,
+            np.asarray(info.get("raw_reward", given)),
             terminated,
             truncated,
             done,

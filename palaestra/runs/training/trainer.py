@@ -3,6 +3,7 @@
 import math
 import signal
 import time
+import traceback
 import warnings
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -106,7 +107,8 @@ class Trainer:
         except (EnvironmentFailure, NotFiniteError) as error:
             # In the middle of a round: the checkpoint before is the last whole state.
             self._end("failed", str(error))
-            say(self._kept())
+            self.folder.log("".join(traceback.format_exception(error)))
+            say(f"{self._kept()} Traceback: {self.folder.path / 'log.txt'}")
             raise
         except RunError as error:
             # Workers or a checkpoint failed, between two rounds: the state is whole.

@@ -115,7 +115,8 @@ def test_a_seed_that_fails_leaves_the_others_alone_and_is_told(
     assert train_seeds(config, 2, run_id="walk") == 1
     assert statuses("walk-s0", "walk-s1") == ["succeeded", "failed"]
     told = capsys.readouterr()
-    assert "walk-s1 failed: RuntimeError: the emulator has crashed" in told.err
+    assert "walk-s1 failed: environment Walk: step failed in row 0 after 4 steps" in told.err
+    assert "RuntimeError: the emulator has crashed" in told.err
     assert "walk-s1: the run is failed" in told.out.replace("\n", " ")
     log = Path("runs/walk-s1/log.txt").read_text()
     assert "seeds_plugin.py" in log
