@@ -31,7 +31,7 @@ from palaestra.runs.evaluation.play import join_turns, play
 from palaestra.runs.evaluation.results import Evaluation, TaskResult
 from palaestra.runs.evaluation.scoring import (
     LEVEL,
-    STRIP_KEYS,
+    TRACE_KEYS,
     aggregate,
     episode_metrics,
     task_result,
@@ -188,7 +188,7 @@ def _play_task(
     env = make_vec(task.env_id, rows, wrappers=task.wrappers, **task.env_kwargs)
     load_statistics(env, wrapper_statistics(env) | gathered)  # frozen
     stream = zlib.crc32(task.id.encode())  # of its own for each task, whatever else is played
-    keys = sorted({key for metric in episode_metrics() for key in metric.needs} | set(STRIP_KEYS))
+    keys = sorted({key for metric in episode_metrics() for key in metric.needs} | set(TRACE_KEYS))
     played = []
     try:
         for number, seed in enumerate(seeds):

@@ -45,7 +45,7 @@ class TaskResult:
     metrics: dict[str, Estimates]
     rows: list[dict[str, Any]]
     """One for each episode: task, seed, episode, return, length, metrics."""
-    strip: list[dict[str, Any]]
+    trace: list[dict[str, Any]]
     """The first episodes step by step: actions, rewards and, of a bandit, expected rewards."""
     recorded: Episodes | None = None
     """The first seed's episodes with their observations, where these were asked for."""
@@ -65,7 +65,7 @@ class TaskResult:
             "source": task.source,
             "score": self.score.to_json(),
             "metrics": {name: estimate.to_json() for name, estimate in self.metrics.items()},
-            "strip": self.strip,
+            "trace": self.trace,
         }
 
 

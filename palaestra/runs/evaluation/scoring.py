@@ -15,8 +15,8 @@ from palaestra.runs.report.estimate import Estimate
 from palaestra.seeding import Role, generator
 
 LEVEL = 0.95
-STRIP_EPISODES = 3
-STRIP_KEYS = ("expected_reward", "best_expected_reward", "regret")
+TRACE_EPISODES = 3
+TRACE_KEYS = ("expected_reward", "best_expected_reward", "regret")
 
 
 def task_result(
@@ -39,7 +39,7 @@ def task_result(
         score=estimate(scores, [np.ones(len(s)) for s in scores], rng, repetitions),
         metrics=estimates,
         rows=_rows(task, seeds, {"score": scores, **values}),
-        strip=_strip(seeds[0], played[0]),
+        trace=_trace(seeds[0], played[0]),
         recorded=played[0] if played[0].observations is not None else None,
     )
 
@@ -67,18 +67,18 @@ def _defined(value: float) -> float | None:
     return float(value) if np.isfinite(value) else None
 
 
-def _strip(seed: int, episodes: Episodes) -> list[dict[str, Any]]:
+def _trace(seed: int, episodes: Episodes) -> list[dict[str, Any]]:
     """Return the first episodes of the first seed step by step."""
     columns = {"actions": episodes.action, "rewards": episodes.reward} | {
-        key: episodes.info[key] for key in STRIP_KEYS if key in episodes.info
+        key: episodes.info[key] for key in TRACE_KEYS if key in episodes.info
     }
-    strip: list[dict[str, Any]] = []
-    for e, length in enumerate(episodes.length[:STRIP_EPISODES]):
+    trace: list[dict[str, Any]] = []
+    for e, length in enumerate(episodes.length[:TRACE_EPISODES]):
         shown = {name: column[e, :length].tolist() for name, column in columns.items()}
         if episodes.boards is not None:
             shown["boards"] = episodes.boards[e, : length + 1].tolist()
-        strip.append({"seed": seed, "episode": e} | shown)
-    return strip
+        trace.append({"seed": seed, "episode": e} | shown)
+    return trace
 
 
 def estimate(

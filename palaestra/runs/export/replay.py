@@ -13,7 +13,7 @@ from palaestra.agents.base import Actor, Mode
 from palaestra.envs.rows import step_info
 from palaestra.runs.config import RunConfig
 from palaestra.runs.evaluation.evaluate import Factory
-from palaestra.runs.evaluation.scoring import STRIP_KEYS
+from palaestra.runs.evaluation.scoring import TRACE_KEYS
 from palaestra.runs.rollouts.build import make_envs
 from palaestra.runs.rollouts.stepper import Stepper
 from palaestra.seeding import Role, generator, integer
@@ -106,7 +106,7 @@ def _episode(
             "terminated": bool(moment.terminated[0]),
             "truncated": bool(moment.truncated[0]),
         }
-        told = {name: step_info(moment.info, name, moment.done) for name in STRIP_KEYS}
+        told = {name: step_info(moment.info, name, moment.done) for name in TRACE_KEYS}
         row |= {name: float(value[0]) for name, value in told.items() if value is not None}
         if done:
             row["final_observation"] = _recorded(

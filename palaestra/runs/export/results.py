@@ -46,5 +46,5 @@ def _evaluation(item: Evaluated, record: RunRecord) -> dict[str, Any]:
         "agent": item.agent,
         "agent_steps": item.step,
         "trained": item.agent == record.agent,
-        "tasks": [{k: v for k, v in task.items() if k != "strip"} for task in tasks],
+        "tasks": [{k: v for k, v in task.items() if k not in ("trace", "strip")} for task in tasks],
     }

@@ -119,7 +119,7 @@ def test_a_seed_plays_the_same_whichever_other_seeds_and_tasks_are_played() -> N
 def test_agents_see_the_same_instances_and_the_same_rewards() -> None:
     first, other = always(1, episodes=4), always(2, episodes=4)
     assert always(1, episodes=4).rows == first.rows
-    for one, two in zip(first.tasks[0].strip, other.tasks[0].strip, strict=True):
+    for one, two in zip(first.tasks[0].trace, other.tasks[0].trace, strict=True):
         assert one["best_expected_reward"] == two["best_expected_reward"]
         assert one["expected_reward"] != two["expected_reward"]
 
@@ -176,17 +176,17 @@ def test_blunders_of_uniform_play_have_their_exact_rates() -> None:
 
 
 def test_a_strip_holds_the_first_episodes_step_by_step() -> None:
-    strip = ucb().tasks[0].strip
-    assert len(strip) == 3
-    assert [len(strip[0][k]) for k in ("actions", "rewards", "expected_reward", "regret")] == [
+    trace = ucb().tasks[0].trace
+    assert len(trace) == 3
+    assert [len(trace[0][k]) for k in ("actions", "rewards", "expected_reward", "regret")] == [
         50
     ] * 4
-    assert strip[0]["actions"][:5] == [0, 1, 2, 3, 4]
+    assert trace[0]["actions"][:5] == [0, 1, 2, 3, 4]
 
 
 def test_a_strip_of_a_game_holds_its_boards_from_first_to_last() -> None:
     found = evaluate(baseline("random"), TICTACTOE, seeds=1, tasks=["random-first"], repetitions=50)
-    for game in found.tasks[0].strip:
+    for game in found.tasks[0].trace:
         boards = np.array(game["boards"])
         assert len(boards) == len(game["actions"]) + 1
         assert (boards[0] == 0).all()

@@ -143,7 +143,7 @@ def test_results_hold_every_evaluation_with_its_seeds(
         assert mine["score"] == theirs["score"]
         assert len(mine["score"]["by_seed"]) == 2
         assert mine["episodes"] == 3
-        assert "strip" not in mine
+        assert "trace" not in mine
     training = results["training"]
     assert (training["seed"], training["agent_steps"], training["status"]) == (0, 320, "succeeded")
     assert training["wall_seconds"] > 0
