@@ -23,7 +23,7 @@ from palaestra.envs.wrappers.build import (
 from palaestra.errors import EnvironmentFailure, RunError, UserError, did_you_mean
 from palaestra.registry import registry
 
-__all__ = ["make_vec", "named_modules", "single_maker"]
+__all__ = ["known_name", "make_vec", "named_modules", "single_maker"]
 
 _OF_GYMNASIUM = ("render_mode", "max_episode_steps", "disable_env_checker")
 
@@ -69,7 +69,7 @@ def make_vec(
         raise UserError(f"num_envs: {num_envs!r} is not accepted: an integer from 1 is.")
     of_rows, around = read_wrappers(wrappers, discount)
     with _failures_of(env_id):
-        name = _known(env_id)
+        name = known_name(env_id)
         native = None if of_rows else _native(name, options)
         if native is not None:
             envs = gymnasium.make_vec(name, num_envs, **options)
@@ -102,7 +102,7 @@ def single_maker(
             f"environment of {env_id}; wrappers of rows are accepted."
         )
     with _failures_of(env_id):
-        make = _single(_known(env_id), options)
+        make = _single(known_name(env_id), options)
     return partial(_wrapped, make, of_rows)
 
 
@@ -115,7 +115,7 @@ def _wrapped(
     return env
 
 
-def _known(env_id: str) -> str:
+def known_name(env_id: str) -> str:
     """Return the registered name of an environment, importing the module that it may stand behind.
 
     Raises:

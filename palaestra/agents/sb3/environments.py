@@ -12,10 +12,9 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 from palaestra.agents.loop import TrainingEnvs
 from palaestra.agents.sb3.native_envs import NativeVecEnv
 from palaestra.envs import make_vec
+from palaestra.envs.make import known_name, single_maker
 from palaestra.envs.recorded import RecordedEpisodes
 from palaestra.envs.rows import summed_infos
-from palaestra.errors import UserError
-from palaestra.registry import registry
 
 
 class RecordedVecEnv(DummyVecEnv):
@@ -96,7 +95,7 @@ def make_envs(
         return NativeVecEnv(
             make_vec(task.env_id, task.num_envs, task.wrappers, discount, **dict(task.options))
         )
-    make = _single(task)
+    make = single_maker(task.env_id, **dict(task.options))
     envs = RecordedVecEnv([_seeded(make, seed + row) for row in range(task.num_envs)])
     envs.seed(seed)
     return envs
@@ -104,23 +103,13 @@ def make_envs(
 
 def _is_native(env_id: str) -> bool:
     """Whether the environment brings a vector version that can tell its state."""
-    spec = gymnasium.registry.get(env_id)
+    spec = gymnasium.registry.get(known_name(env_id))
     if spec is None or spec.vector_entry_point is None:
         return False
     entry = spec.vector_entry_point
     cls: Any = load_env_creator(entry) if isinstance(entry, str) else entry
     mode = getattr(cls, "metadata", {}).get("autoreset_mode")
     return hasattr(cls, "get_state") and mode == AutoresetMode.SAME_STEP
-
-
-def _single(task: TrainingEnvs) -> Callable[[], gymnasium.Env]:
-    options = dict(task.options)
-    if task.env_id not in gymnasium.registry:
-        cls = registry.get("env", task.env_id)
-        return lambda: cls(**options)
-    if gymnasium.registry[task.env_id].entry_point is None:
-        raise UserError(f"env.id: {task.env_id} has no single environments, which SB3 needs.")
-    return lambda: gymnasium.make(task.env_id, **options)
 
 
 def _seeded(make: Callable[[], gymnasium.Env], seed: int) -> Callable[[], gymnasium.Env]:

@@ -105,7 +105,8 @@ class Collector:
                 batches.append(self._end_episodes(moment))
                 # An episode that ends before its first decision leaves nothing to learn from.
                 rows = np.flatnonzero(_within(moment.done, moment.running))
-                finals.append(self._final(entries, rows, moment))
+                if len(rows):
+                    finals.append(self._final(entries, rows, moment))
         running = stepper.running
         self._open = None if running is None else entries.still_open(running)
         fragment = entries.fragment(start, stepper.action)

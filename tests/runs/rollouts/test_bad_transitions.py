@@ -113,6 +113,16 @@ def test_a_checkpoint_within_a_dropped_episode_changes_nothing() -> None:
     assert state["spoiled"].tolist() == [False, True]
 
 
+def test_where_all_that_ended_are_dropped_nothing_is_final() -> None:
+    env = SyncVectorEnv([lambda: Failing("reward")], autoreset_mode=AutoresetMode.SAME_STEP)
+    alone = Collector(
+        env, Deciding(), np.random.default_rng(0), [0], on_bad_transition="drop_episode"
+    )
+    fragment, episodes = alone.collect(20)
+    assert fragment.length.tolist() == [20 - 4]
+    assert episodes.length.tolist() == [6, 6]
+
+
 def test_errors_of_an_environment_are_named() -> None:
     with pytest.raises(EnvironmentFailure, match="ConnectionResetError: the simulator has gone"):
         collector("error").collect(30)
