@@ -115,7 +115,7 @@ class CheckpointConfig(Options):
     best: str | None = Field(
         None,
         description="a metric of metrics.jsonl; the checkpoint where it was best is kept; null: "
-        "evaluation/score where there is evaluation.every",
+        "evaluation/score (without a score evaluation/return) where there is evaluation.every",
     )
     best_is: Literal["max", "min"] = Field("max", description="which values of it are better")
 

@@ -60,8 +60,6 @@ class Trainer:
         keep = config.checkpoint
         self.checkpoints = Checkpoints(folder.checkpoints, keep.keep_last, keep.keep_every)
         self._every = keep.every or max(1, -(-config.total_steps // 10))
-        by_evaluation = config.evaluation is not None and config.evaluation.every is not None
-        self._best_by = keep.best or ("evaluation/score" if by_evaluation else None)
         self._num_checkpoints = 0  # scheduled ones
         self._on_schedule = False  # whether the last round passed a multiple of `every`
         self._best: float | None = None  # of the metric that decides which checkpoint is best
@@ -98,8 +96,8 @@ class Trainer:
                     for tracker in trackers if line is not None else ():
                         tracker.log(line, self.agent_steps)
                     progress.advance(done.agent_steps, _note(line))
-                    if self._is_due(before):
-                        self.save_checkpoint(wait=False)
+                    if self._is_due(before) or (found and self._is_best()):
+                        self.save_checkpoint(wait=False, judged=bool(found))
             self.save_checkpoint()
             # An interrupt in the last round leaves nothing to continue.
             finished = self.agent_steps >= self.config.total_steps or self._ended_by
@@ -225,16 +223,22 @@ class Trainer:
         return minutes is not None and time.perf_counter() - self._last_saved > 60 * minutes
 
     def _is_best(self) -> bool:
-        """Whether the chosen metric is better than at any checkpoint before, and remember it."""
+        """Whether the chosen metric is better than at any checkpoint before."""
         wanted = self.config.checkpoint
-        value = self._line.get(self._best_by) if self._best_by else None
+        value = self._value()
         if value is None or not math.isfinite(value):
             return False
         sign = 1 if wanted.best_is == "max" else -1
-        if self._best is not None and sign * value <= sign * self._best:
-            return False
-        self._best = value
-        return True
+        return self._best is None or sign * value > sign * self._best
+
+    def _value(self) -> float | None:
+        """Return the metric that decides which checkpoint is best, of the last line."""
+        wanted = self.config.checkpoint.best
+        return self._line.get(wanted) if wanted else self._evaluated()
+
+    def _evaluated(self) -> float | None:
+        """Return the score of an evaluation just now, or its return where it has no score."""
+        return self._line.get("evaluation/score", self._line.get("evaluation/return"))
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything that the run needs to resume."""
@@ -285,11 +289,12 @@ class Trainer:
             self._rules.load_state_dict(run["stop"])
         self._random = state.get("random")  # absent from the oldest format
 
-    def save_checkpoint(self, *, wait: bool = True) -> None:
+    def save_checkpoint(self, *, wait: bool = True, judged: bool = False) -> None:
         """Write a checkpoint; its part `actor` alone is enough to act.
 
         Args:
           wait: return when it is on disk; else it is written while training continues.
+          judged: the agent was evaluated just now, so that this checkpoint may be the best.
 
         Raises:
           RunError: the weights are not finite, or this checkpoint or the one before cannot be
@@ -308,7 +313,9 @@ class Trainer:
         scheduled, self._on_schedule = self._on_schedule, False
         self._num_checkpoints += scheduled
         finished = self.agent_steps >= self.config.total_steps
-        best = (scheduled or finished) and self._is_best()
+        best = (scheduled or finished or judged) and self._is_best()
+        if best:
+            self._best = self._value()
         self.checkpoints.save(
             self.agent_steps,
             {"actor": weights, **self.state_dict()},

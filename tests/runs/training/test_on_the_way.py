@@ -67,9 +67,14 @@ def test_an_evaluation_on_the_way_is_that_of_the_checkpoint_at_this_step(tmp_pat
     assert on_the_way.summary["tasks"] == json.loads(json.dumps(after.to_json()))["tasks"]
 
 
-def test_the_best_checkpoint_is_chosen_by_evaluation(tmp_path: Path) -> None:
+@pytest.mark.parametrize("every", [64, 300, 640])
+def test_the_best_checkpoint_is_chosen_by_evaluation(tmp_path: Path, every: int) -> None:
     folder = run(
-        tmp_path, *EVALUATED, "evaluation.every=64", "checkpoint.every=64", "checkpoint.keep_last=1"
+        tmp_path,
+        *EVALUATED,
+        "evaluation.every=64",
+        f"checkpoint.every={every}",
+        "checkpoint.keep_last=1",
     )
     scores = {
         line["agent_steps"]: line["evaluation/score"]
@@ -161,3 +166,20 @@ def test_observations_are_kept_where_that_is_asked_for(tmp_path: Path) -> None:
     for e, length in enumerate(episodes.length):  # one square more of each player's at each step
         filled = (shown[e, : length + 1] != 0).sum(-1)
         assert (np.diff(filled) >= 1).all()
+
+
+def test_the_best_in_the_environment_of_training_is_that_of_the_best_return(tmp_path: Path) -> None:
+    folder = run(
+        tmp_path,
+        "evaluation={every: 64, episodes: 4, seeds: 2}",
+        "checkpoint.every=64",
+        "checkpoint.keep_last=1",
+    )
+    found = {
+        line["agent_steps"]: line["evaluation/return"]
+        for line in lines(folder)
+        if "evaluation/return" in line
+    }
+    assert not any("evaluation/score" in line for line in lines(folder))
+    best = max(found, key=lambda step: (found[step], -step))
+    assert Checkpoints(folder.checkpoints).best == f"step-{best:012d}"
