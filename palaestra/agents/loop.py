@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from palaestra.experience.artifact import Artifact
 from palaestra.experience.weights import Weights
 
 
@@ -107,6 +108,10 @@ class Loop(ABC):
     @abstractmethod
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue exactly where `state_dict` was taken."""
+
+    def artifacts(self) -> dict[str, Artifact]:
+        """Return matrices, tables and texts to keep with a checkpoint."""
+        return {}
 
     def wrapper_statistics(self) -> dict[str, Any]:
         """Return what normalising wrappers have gathered, by wrapper and leaf."""

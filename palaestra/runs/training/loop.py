@@ -1,10 +1,12 @@
 """The loop of Palaestra's own agents: rollouts bring fragments, the learner learns from them."""
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 from palaestra.agents.base import Learner
 from palaestra.agents.loop import Iteration, Loop, join_episodes
+from palaestra.experience.artifact import Artifact
 from palaestra.experience.weights import Weights
 from palaestra.runs.rollouts.worker import Rollouts
 
@@ -14,11 +16,15 @@ class RolloutLoop(Loop):
 
     Args:
       learner, rollouts: the two ends.
+      close: ends what the agent opened for the run.
     """
 
-    def __init__(self, learner: Learner, rollouts: Rollouts) -> None:
+    def __init__(
+        self, learner: Learner, rollouts: Rollouts, close: Callable[[], None] = lambda: None
+    ) -> None:
         self.learner = learner
         self.rollouts = rollouts
+        self._close = close
         self.updates = 0
         self.restores_environments = rollouts.restores_environments
         self.frames_per_step = rollouts.frames_per_step
@@ -47,6 +53,10 @@ class RolloutLoop(Loop):
     def weights(self) -> Weights:
         """Return the learner's weights."""
         return self.learner.weights()
+
+    def artifacts(self) -> dict[str, Artifact]:
+        """Return what the learner has to show."""
+        return self.learner.artifacts()
 
     def wrapper_statistics(self) -> dict[str, Any]:
         """Return what normalising wrappers have gathered, of all workers together."""
@@ -77,4 +87,7 @@ class RolloutLoop(Loop):
 
     def close(self) -> None:
         """Close the environments and end the workers."""
-        self.rollouts.close()
+        try:
+            self.rollouts.close()
+        finally:
+            self._close()

@@ -176,7 +176,13 @@ def build_loop(config: RunConfig) -> Loop:
     task = TrainingEnvs(env.id, env.num_envs, env.wrappers, env.options, config.rollout.steps)
     loop = agent.make_loop(task)
     if loop is None:
-        return RolloutLoop(_learner(agent, config), make_rollouts(config))
+        learner = _learner(agent, config)
+        agent.open()
+        try:
+            return RolloutLoop(learner, make_rollouts(config), agent.close)
+        except BaseException:
+            agent.close()
+            raise
     if config.rollout.workers:
         loop.close()
         raise UserError(

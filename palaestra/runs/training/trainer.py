@@ -18,6 +18,7 @@ from palaestra.experience.weights import Weights
 from palaestra.runs.config import RunConfig
 from palaestra.runs.progress import ProgressDisplay, say
 from palaestra.runs.rollouts.statistics import pack
+from palaestra.runs.store.artifacts import write_artifacts
 from palaestra.runs.store.checkpoints import Checkpoints
 from palaestra.runs.store.folder import LOGS, RunFolder
 from palaestra.runs.store.random_state import global_random_state, set_global_random_state
@@ -316,6 +317,8 @@ class Trainer:
         best = (scheduled or finished or judged) and self._is_best()
         if best:
             self._best = self._value()
+        if artifacts := self.loop.artifacts():
+            write_artifacts(self.folder.path / "artifacts" / str(self.agent_steps), artifacts)
         self.checkpoints.save(
             self.agent_steps,
             {"actor": weights, **self.state_dict()},
