@@ -24,15 +24,10 @@ HORIZON = 128
 
 
 @dataclass
-class MesaSums(MesaState, State):
-    """Decayed sums of k k^T and k v^T over the episode."""
-
-
-@dataclass
 class MesaLayerState(State):
     """The regression's sums and the convolution's inputs."""
 
-    sums: MesaSums
+    sums: MesaState
     conv: Tensor
     """`[B, 3, 2 * width]`."""
 
@@ -77,7 +72,7 @@ class MesaMixer(Backbone):
         """Return zeros."""
         d = self.in_features // self.heads
         sums = empty_state(batch, self.heads, d, d, like=self.lamb.detach())
-        return MesaLayerState(MesaSums(**vars(sums)), self.conv.initial_cache(batch))
+        return MesaLayerState(sums, self.conv.initial_cache(batch))
 
     def forward(self, x: Tensor, state: State, reset: Tensor) -> tuple[Tensor, MesaLayerState]:
         """Read a window; see `Backbone.forward`."""
@@ -98,7 +93,7 @@ class MesaMixer(Backbone):
             output_final_state=True,
         )
         assert sums is not None
-        return self.norm(o).flatten(-2), MesaLayerState(MesaSums(**vars(sums)), cache)
+        return self.norm(o).flatten(-2), MesaLayerState(sums, cache)
 
     def step(self, x: Tensor, state: State, reset: Tensor) -> tuple[Tensor, MesaLayerState]:
         """Read one step; see `Backbone.step`."""
@@ -109,7 +104,7 @@ class MesaMixer(Backbone):
         o, sums = step_mesa(
             q, k, v, g, beta, lamb, state.sums, num_steps=self.solver_steps, reset=reset
         )
-        return self.norm(o).flatten(-2), MesaLayerState(MesaSums(**vars(sums)), cache)
+        return self.norm(o).flatten(-2), MesaLayerState(sums, cache)
 
     def _project(self, x: Tensor) -> tuple[Tensor, Tensor]:
         return tuple(project(self.qkv, x).split([2 * self.in_features, self.in_features], -1))

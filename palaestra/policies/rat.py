@@ -3,7 +3,6 @@
 RAT-SWA alternates it with attention over a sliding window.
 """
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 from pydantic import Field
@@ -16,11 +15,6 @@ from palaestra.policies.backbone import Backbone
 from palaestra.policies.layers import chrono_bias, project
 from palaestra.policies.sliding_attention import AttentionMixer, AttentionOptions
 from palaestra.policies.stack import StackConfig, StackPolicy
-
-
-@dataclass
-class ChunkState(RatState, State):
-    """Finished chunks and the running key and value."""
 
 
 class RATOptions(Options):
@@ -59,14 +53,14 @@ class RATMixer(Backbone):
         nn.init.normal_(self.proj.weight, std=0.02)
         self.gate_bias = nn.Parameter(chrono_bias(width, options.chunk))
 
-    def initial_state(self, batch: int) -> ChunkState:
+    def initial_state(self, batch: int) -> RatState:
         """Return an empty buffer and zeros."""
         d, like = self.in_features // self.heads, self.gate_bias.detach()
-        return ChunkState(**vars(empty_state(batch, self.heads, self.capacity, d, like=like)))
+        return empty_state(batch, self.heads, self.capacity, d, like=like)
 
-    def forward(self, x: Tensor, state: State, reset: Tensor) -> tuple[Tensor, ChunkState]:
+    def forward(self, x: Tensor, state: State, reset: Tensor) -> tuple[Tensor, RatState]:
         """Read a window; see `Backbone.forward`."""
-        assert isinstance(state, ChunkState)
+        assert isinstance(state, RatState)
         z, v, g, q, k = self._project(x)
         o, new = chunk_rat(
             q,
@@ -79,14 +73,14 @@ class RATMixer(Backbone):
             output_final_state=True,
         )
         assert new is not None
-        return (z * o).flatten(-2), ChunkState(**vars(new))
+        return (z * o).flatten(-2), new
 
-    def step(self, x: Tensor, state: State, reset: Tensor) -> tuple[Tensor, ChunkState]:
+    def step(self, x: Tensor, state: State, reset: Tensor) -> tuple[Tensor, RatState]:
         """Read one step; see `Backbone.step`."""
-        assert isinstance(state, ChunkState)
+        assert isinstance(state, RatState)
         z, v, g, q, k = self._project(x)
         o, new = step_rat(q, k, v, g, state, chunk_length=self.chunk, reset=reset)
-        return (z * o).flatten(-2), ChunkState(**vars(new))
+        return (z * o).flatten(-2), new
 
     def _project(self, x: Tensor) -> list[Tensor]:
         """Return z, v, g `[..., H, D]` and q, k `[..., G, D]`."""

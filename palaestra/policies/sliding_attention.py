@@ -1,6 +1,5 @@
 """Softmax attention over the last steps of the episode, as a mixer and as a policy."""
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -20,11 +19,6 @@ from palaestra.options import Options
 from palaestra.policies.backbone import Backbone
 from palaestra.policies.layers import fan_in_linear, project
 from palaestra.policies.stack import StackConfig, StackPolicy
-
-
-@dataclass
-class KeyValueState(AttentionState, State):
-    """Keys and values of the last steps."""
 
 
 class AttentionOptions(Options):
@@ -48,26 +42,25 @@ class AttentionMixer(Backbone):
         self.heads, self.window = heads, options.window
         self.qkv = fan_in_linear(width, 3 * width)
 
-    def initial_state(self, batch: int) -> KeyValueState:
+    def initial_state(self, batch: int) -> AttentionState:
         """Return an empty buffer."""
         head_width, like = self.in_features // self.heads, self.qkv.weight.detach()
-        empty = empty_state(batch, self.heads, self.window, head_width, like=like)
-        return KeyValueState(**vars(empty))
+        return empty_state(batch, self.heads, self.window, head_width, like=like)
 
-    def forward(self, x: Tensor, state: State, reset: Tensor) -> tuple[Tensor, KeyValueState]:
+    def forward(self, x: Tensor, state: State, reset: Tensor) -> tuple[Tensor, AttentionState]:
         """Read a window; see `Backbone.forward`."""
-        assert isinstance(state, KeyValueState)
+        assert isinstance(state, AttentionState)
         q, k, v = self._project(x, positions(reset, state.pos))
         o, new = chunk_attention(q, k, v, reset=reset, initial_state=state, output_final_state=True)
         assert new is not None
-        return o.flatten(-2), KeyValueState(**vars(new))
+        return o.flatten(-2), new
 
-    def step(self, x: Tensor, state: State, reset: Tensor) -> tuple[Tensor, KeyValueState]:
+    def step(self, x: Tensor, state: State, reset: Tensor) -> tuple[Tensor, AttentionState]:
         """Read one step; see `Backbone.step`."""
-        assert isinstance(state, KeyValueState)
+        assert isinstance(state, AttentionState)
         q, k, v = self._project(x, state.pos.masked_fill(reset, 0))
         o, new = step_attention(q, k, v, state, reset=reset)
-        return o.flatten(-2), KeyValueState(**vars(new))
+        return o.flatten(-2), new
 
     def _project(self, x: Tensor, position: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         q, k, v = project(self.qkv, x).unflatten(-1, (3, self.heads, -1)).unbind(-3)

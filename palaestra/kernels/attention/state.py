@@ -5,9 +5,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from palaestra.experience.state import State
+
 
 @dataclass
-class AttentionState:
+class AttentionState(State):
     """A ring buffer: the step at position p of its episode lies in slot p mod W.
 
     Slots without a step of the running episode hold zeros.

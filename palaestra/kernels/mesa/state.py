@@ -5,9 +5,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from palaestra.experience.state import State
+
 
 @dataclass
-class MesaState:
+class MesaState(State):
     """Sums over the steps of the running episode, float32, or float64 for float64 inputs."""
 
     hkk: Tensor

@@ -5,9 +5,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from palaestra.experience.state import State
+
 
 @dataclass
-class RatState:
+class RatState(State):
     """A ring buffer of finished chunks: chunk c of the episode lies in slot c mod C.
 
     Slots without a chunk of the running episode hold zeros.
