@@ -159,7 +159,8 @@ class RunConfig(Options):
     log_every: int | None = Field(
         None,
         ge=1,
-        description="agent steps between two lines of metrics; null: a thousandth of the run",
+        description="agent steps between two lines of metrics; null: a thousandth of the "
+        "run, 10,000 at most",
     )
     tensorboard: bool = Field(True, description="write TensorBoard events beside the metrics")
     trackers: tuple[Literal["mlflow", "wandb"], ...] = Field(

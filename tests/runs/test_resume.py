@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 import warnings
 from pathlib import Path
 from typing import Any
@@ -319,14 +320,14 @@ def test_the_best_checkpoint_is_kept(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_saves_and_says_how_to_resume(tmp_path: Path, number: int) -> None:
-    options = ["threads=1", "tensorboard=false", "evaluation=null", "env.num_envs=4"]
+    options = ["threads=1", "tensorboard=false", "evaluation=null", "env.num_envs=4", "log_every=1"]
     command = [sys.executable, "-m", "palaestra", "train", "tictactoe", "--run-id", "run"]
     for option in [*options, "total_steps=100000000"]:
         command += ["-o", option]
     process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
     metrics = tmp_path / "runs" / "run" / "metrics.jsonl"
     while process.poll() is None and not metrics.exists():
-        pass
+        time.sleep(0.05)
     process.send_signal(number)
     _, told = process.communicate(timeout=60)
     assert process.returncode == 130, told

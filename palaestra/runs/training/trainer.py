@@ -67,7 +67,7 @@ class Trainer:
         self._line: dict[str, Any] = {}  # the last one of metrics
         self._since: list[EpisodeBatch] = []  # episodes since the last line of metrics
         self._metrics: dict[str, tuple[float, int]] = {}  # sum and count since then
-        self._log_every = config.log_every or max(1, config.total_steps // 1000)
+        self._log_every = config.log_every or max(1, min(config.total_steps // 1000, 10_000))
         self._rules = StopRules(config.stop) if config.stop else None
         self._ended_by = ""
         self._collect_s = self._learn_s = 0.0
