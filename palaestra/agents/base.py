@@ -164,13 +164,14 @@ def build(name: str, setup: Setup, options: Mapping[str, Any]) -> Agent:
       UserError: unknown name or option, or spaces that the agent cannot take.
     """
     cls = registry.get("agent", name)
-    return cls(validate(cls.Config, options, "agent"), setup)
+    result: Agent = cls(validate(cls.Config, options, "agent"), setup)
+    return result
 
 
 def make(
     name: str,
-    observation_space: gymnasium.Space,
-    action_space: gymnasium.Space,
+    observation_space: gymnasium.Space[Any],
+    action_space: gymnasium.Space[Any],
     *,
     policy: Any = None,
     seed: int = 0,

@@ -1,5 +1,7 @@
 """The actor of every agent whose behaviour is a torch policy."""
 
+from typing import Any
+
 import gymnasium
 import numpy as np
 import torch
@@ -25,8 +27,8 @@ class PolicyActor(Actor):
     def __init__(
         self,
         spec: PolicySpec,
-        observation_space: gymnasium.Space,
-        action_space: gymnasium.Space,
+        observation_space: gymnasium.Space[Any],
+        action_space: gymnasium.Space[Any],
         seed: int,
         device: str = "cpu",
     ) -> None:

@@ -263,7 +263,7 @@ class PPOLearner(Learner):
                 if self._diverged(log):
                     break
                 self.optimizer.zero_grad()
-                loss.backward()
+                loss.backward()  # type: ignore[no-untyped-call]
                 log["train/grad_norm"] = self.optimizer.step(learning_rate, config.max_grad_norm)
             if self._diverged(logs[-1]):
                 break

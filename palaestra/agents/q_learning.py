@@ -31,7 +31,7 @@ class StateIndex:
       UserError: another space, or one whose table would be too large.
     """
 
-    def __init__(self, space: gymnasium.Space, num_actions: int) -> None:
+    def __init__(self, space: gymnasium.Space[Any], num_actions: int) -> None:
         inner = space["observation"] if isinstance(space, spaces.Dict) else space
         if isinstance(inner, spaces.Discrete):
             sizes, start = np.array([inner.n]), np.array([inner.start])
@@ -57,12 +57,14 @@ class StateIndex:
         """Return the state numbers of observations with leading axes `[...]`, int64 `[...]`."""
         values = observation["observation"] if isinstance(observation, dict) else observation
         components = values[..., None] if self.width is None else values
-        return (components.astype(np.int64) - self.start) @ self.radix
+        result: np.ndarray = (components.astype(np.int64) - self.start) @ self.radix
+        return result
 
     def legal(self, observation: Tree) -> np.ndarray:
         """Return the legal actions, bool `[..., A]`; all of them without a mask."""
         if isinstance(observation, dict):
-            return observation["action_mask"].astype(bool)
+            result: np.ndarray = observation["action_mask"].astype(bool)
+            return result
         shape = observation.shape if self.width is None else observation.shape[:-1]
         return np.ones((*shape, self.num_actions), bool)
 
@@ -102,7 +104,8 @@ class QActor(Actor):
 def _uniform(candidates: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Choose uniformly among the true entries of each row, int64 `[N]`."""
     rank = rng.integers(candidates.sum(axis=1))
-    return (candidates.cumsum(axis=1) > rank[:, None]).argmax(axis=1)
+    result: np.ndarray = (candidates.cumsum(axis=1) > rank[:, None]).argmax(axis=1)
+    return result
 
 
 class QLearner(Learner):

@@ -26,7 +26,7 @@ def generalized_advantage(
     """
     delta = reward + discount * next_value - value
     decay = discount * gae_lambda * ~cut
-    advantage = np.empty_like(delta)
+    advantage: np.ndarray = np.empty_like(delta)
     carried = np.zeros_like(delta[0])
     for t in reversed(range(len(delta))):
         carried = delta[t] + decay[t] * carried

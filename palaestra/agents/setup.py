@@ -1,7 +1,7 @@
 """Setup: what an agent is built for."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import gymnasium
 
@@ -22,8 +22,8 @@ class Setup:
       run_id: of the run that the agent trains in, for services that keep files; "" outside one.
     """
 
-    observation_space: gymnasium.Space
-    action_space: gymnasium.Space
+    observation_space: gymnasium.Space[Any]
+    action_space: gymnasium.Space[Any]
     policy: "PolicySpec | None" = None
     seed: int = 0
     total_steps: int = 0

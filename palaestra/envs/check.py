@@ -261,7 +261,8 @@ def _reset(env: Any, seed: int | None, found: dict[str, Finding]) -> dict[str, A
         return None
     if fault := observation_fault(env.observation_space, result[0]):
         found.setdefault("observation", Finding("reset", fault))
-    return result[1]
+    info: dict[str, Any] | None = result[1]
+    return info
 
 
 def _check_vector(envs: Any, steps: int, seed: int) -> list[Finding]:

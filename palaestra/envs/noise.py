@@ -30,7 +30,7 @@ def bits(key: np.ndarray, counter: np.ndarray | np.uint64) -> np.ndarray:
       counter: uint64, broadcast against `key`; 0 is the first output.
     """
     # Arrays wrap around in silence where NumPy's scalars warn.
-    z = key + (np.atleast_1d(counter) + np.uint64(1)) * GAMMA
+    z: np.ndarray = key + (np.atleast_1d(counter) + np.uint64(1)) * GAMMA
     z ^= z >> _SHIFT_30
     z *= _MULTIPLIER_1
     z ^= z >> _SHIFT_27
@@ -47,17 +47,19 @@ def instance_keys(seed: np.ndarray, index: np.ndarray) -> np.ndarray:
 
 def uniform(x: np.ndarray) -> np.ndarray:
     """Return 64 bits as float64 in [0, 1), on a grid of 2^-53."""
-    return (x >> _SHIFT_11) * 2.0**-53
+    result: np.ndarray = (x >> _SHIFT_11) * 2.0**-53
+    return result
 
 
 def integer(x: np.ndarray, n: int) -> np.ndarray:
     """Return 64 bits as int64 in [0, n), for n up to 2^32; its bias is below n / 2^32."""
-    return (((x >> _SHIFT_32) * np.uint64(n)) >> _SHIFT_32).astype(np.int64)
+    result: np.ndarray = (((x >> _SHIFT_32) * np.uint64(n)) >> _SHIFT_32).astype(np.int64)
+    return result
 
 
 def standard_normal(x: np.ndarray) -> np.ndarray:
     """Return 64 bits as N(0, 1), by Box and Muller (1958): a word each for radius and angle."""
-    radius = (x >> _SHIFT_32) * 2.0**-32
+    radius: np.ndarray = (x >> _SHIFT_32) * 2.0**-32
     radius += 2.0**-33
     np.log(radius, out=radius)
     radius *= -2.0

@@ -345,7 +345,7 @@ class RowsVectorEnv(SyncVectorEnv):
             self._env_obs[i] = row.last_observation
 
 
-def sample_action(space: gymnasium.Space, info: dict[str, Any]) -> Any:
+def sample_action(space: gymnasium.Space[Any], info: dict[str, Any]) -> Any:
     """Return a random action, a legal one where the infos tell which those are."""
     mask = info.get("action_mask")
     if mask is None or not isinstance(space, spaces.Discrete):

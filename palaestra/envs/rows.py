@@ -100,7 +100,8 @@ def deciding(info: dict[str, Any], num_envs: int) -> np.ndarray:
     if "decides" not in info:
         return np.ones(num_envs, bool)
     told = np.asarray(info["decides"], bool)
-    return told | ~np.asarray(info.get("_decides", np.ones(num_envs, bool)), bool)
+    result: np.ndarray = told | ~np.asarray(info.get("_decides", np.ones(num_envs, bool)), bool)
+    return result
 
 
 def final_rows(info: dict[str, Any], rows: np.ndarray) -> Tree:

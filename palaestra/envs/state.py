@@ -42,7 +42,8 @@ def is_restorable(env: Env) -> bool:
 def get_state(env: Env) -> State:
     """Return what `set_state` needs to continue exactly here, if `is_restorable`."""
     if not isinstance(env, VectorWrapper):
-        return env.get_state()  # type: ignore[attr-defined]
+        result: State = env.get_state()  # type: ignore[attr-defined]
+        return result
     if not _tells(env):
         return get_state(env.env)
     return {"env": get_state(env.env), "own": env.get_state()}  # type: ignore[attr-defined]

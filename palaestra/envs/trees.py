@@ -86,8 +86,10 @@ def equal_trees(a: Any, b: Any) -> bool:
             return False
         if a.dtype == object:
             return equal_trees(a.tolist(), b.tolist())
-        return a.tobytes() == b.tobytes()
-    return a == b or (a != a and b != b)  # not a number is equal to itself here
+        same: bool = a.tobytes() == b.tobytes()
+        return same
+    equal: bool = a == b or (a != a and b != b)  # not a number is equal to itself here
+    return equal
 
 
 def _stack(leaves: Sequence[Any]) -> np.ndarray:

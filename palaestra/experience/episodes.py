@@ -37,11 +37,13 @@ class Episodes:
 
     def total(self, values: np.ndarray) -> np.ndarray:
         """Return the sum of per-step `values [E, T]` over the steps of each episode, `[E]`."""
-        return np.where(self.valid, values, 0).sum(1)
+        result: np.ndarray = np.where(self.valid, values, 0).sum(1)
+        return result
 
     def final(self, values: np.ndarray) -> np.ndarray:
         """Return per-step `values [E, T]` at the last step of each episode, `[E]`."""
-        return values[np.arange(len(self.length)), self.length - 1]
+        result: np.ndarray = values[np.arange(len(self.length)), self.length - 1]
+        return result
 
 
 @dataclass(frozen=True)

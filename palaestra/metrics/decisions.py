@@ -15,12 +15,14 @@ from palaestra.experience.episodes import EpisodeMetric, Episodes
 def pulls(episodes: Episodes) -> np.ndarray:
     """Return one-hot actions, zero in the padding, float `[E, T, K]`."""
     one_hot = episodes.action[:, :, None] == np.arange(episodes.num_actions)
-    return (one_hot & episodes.valid[:, :, None]).astype(np.float64)
+    result: np.ndarray = (one_hot & episodes.valid[:, :, None]).astype(np.float64)
+    return result
 
 
 def on_best(episodes: Episodes) -> np.ndarray:
     """Return bool `[E, T]`: the action had the best expected reward."""
-    return (episodes.info["regret"] <= 0) & episodes.valid
+    result: np.ndarray = (episodes.info["regret"] <= 0) & episodes.valid
+    return result
 
 
 def regret(episodes: Episodes) -> np.ndarray:
@@ -40,22 +42,26 @@ def regret_curve(episodes: Episodes) -> np.ndarray:
 
 def coverage_curve(episodes: Episodes) -> np.ndarray:
     """Return the share of arms tried in the first t + 1 steps, `[E, T]`."""
-    return (pulls(episodes).cumsum(1) > 0).mean(2)
+    result: np.ndarray = (pulls(episodes).cumsum(1) > 0).mean(2)
+    return result
 
 
 def coverage(episodes: Episodes) -> np.ndarray:
     """Return the share of arms tried in the whole episode, `[E]`."""
-    return (pulls(episodes).sum(1) > 0).mean(1)
+    result: np.ndarray = (pulls(episodes).sum(1) > 0).mean(1)
+    return result
 
 
 def optimal_fraction(episodes: Episodes) -> np.ndarray:
     """Return the share of steps on the best arm, `[E]`."""
-    return on_best(episodes).sum(1) / episodes.length
+    result: np.ndarray = on_best(episodes).sum(1) / episodes.length
+    return result
 
 
 def best_arm_pulls(episodes: Episodes) -> np.ndarray:
     """Return the number of steps on the best arm, `[E]`."""
-    return on_best(episodes).sum(1)
+    result: np.ndarray = on_best(episodes).sum(1)
+    return result
 
 
 def suffix_failure(episodes: Episodes, start: int | None = None) -> np.ndarray:
@@ -72,7 +78,8 @@ def k_min_fraction(episodes: Episodes, t: int | None = None) -> np.ndarray:
     """Return K * min_a n_a(t) / t, near 1 for uniform play (default t: the length), `[E]`."""
     steps = episodes.length if t is None else np.full(len(episodes.length), t)
     counted = pulls(episodes) * (np.arange(episodes.reward.shape[1]) < steps[:, None])[..., None]
-    return episodes.num_actions * counted.sum(1).min(1) / steps
+    result: np.ndarray = episodes.num_actions * counted.sum(1).min(1) / steps
+    return result
 
 
 def greedy_fraction(episodes: Episodes, all_tried: bool | None = None) -> np.ndarray:
@@ -94,20 +101,23 @@ def greedy_fraction(episodes: Episodes, all_tried: bool | None = None) -> np.nda
 
 def greedy_steps(episodes: Episodes, all_tried: bool | None = None) -> np.ndarray:
     """Return the number of steps of which `greedy_fraction` is a share, `[E]`."""
-    return _counted(episodes, all_tried).sum(1)
+    result: np.ndarray = _counted(episodes, all_tried).sum(1)
+    return result
 
 
 def _counted(episodes: Episodes, all_tried: bool | None) -> np.ndarray:
     counted = episodes.valid & (np.arange(episodes.reward.shape[1]) > 0)
     if all_tried is None:
         return counted
-    return counted & ((_counts_before(episodes) > 0).all(2) == all_tried)
+    result: np.ndarray = counted & ((_counts_before(episodes) > 0).all(2) == all_tried)
+    return result
 
 
 def _counts_before(episodes: Episodes) -> np.ndarray:
     """Return the pulls of each arm before each step, `[E, T, K]`."""
     pulled = pulls(episodes)
-    return pulled.cumsum(1) - pulled
+    result: np.ndarray = pulled.cumsum(1) - pulled
+    return result
 
 
 def _greedy(episodes: Episodes) -> np.ndarray:
@@ -119,7 +129,8 @@ def _greedy(episodes: Episodes) -> np.ndarray:
     means = np.where(counts > 0, sums / np.maximum(counts, 1), -np.inf)
     arms = np.where(episodes.valid, episodes.action, 0)
     chosen = np.take_along_axis(means, arms[:, :, None], axis=2)[:, :, 0]
-    return np.isfinite(chosen) & (chosen >= means.max(2))
+    result: np.ndarray = np.isfinite(chosen) & (chosen >= means.max(2))
+    return result
 
 
 _BEST = ("regret",)

@@ -9,7 +9,8 @@ from palaestra.experience.episodes import EpisodeMetric, Episodes
 
 def outcome(episodes: Episodes, sign: int) -> np.ndarray:
     """Return 1 where the return has the given sign (+1 won, 0 drawn, -1 lost), `[E]`."""
-    return (np.sign(episodes.total(episodes.reward)) == sign).astype(np.float64)
+    result: np.ndarray = (np.sign(episodes.total(episodes.reward)) == sign).astype(np.float64)
+    return result
 
 
 def share(part: str, whole: str | None = None) -> Callable[[Episodes], np.ndarray]:

@@ -46,22 +46,28 @@ def iqm(scores: Scores) -> np.ndarray:
     """Return the interquartile mean: of all N scores, drop floor(N/4) at each end, average."""
     pooled = np.sort(np.concatenate(by_task(scores), axis=-1), axis=-1)
     cut = pooled.shape[-1] // 4
-    return pooled[..., cut : pooled.shape[-1] - cut].mean(-1)
+    result: np.ndarray = pooled[..., cut : pooled.shape[-1] - cut].mean(-1)
+    return result
 
 
 def mean(scores: Scores) -> np.ndarray:
     """Return the mean of the tasks' means."""
-    return _task_means(scores).mean(-1)
+    result: np.ndarray = _task_means(scores).mean(-1)
+    return result
 
 
 def median(scores: Scores) -> np.ndarray:
     """Return the median of the tasks' means."""
-    return np.median(_task_means(scores), axis=-1)
+    result: np.ndarray = np.median(_task_means(scores), axis=-1)
+    return result
 
 
 def optimality_gap(scores: Scores) -> np.ndarray:
     """Return the mean shortfall below 1, max(0, 1 - score); 0 is best."""
-    return _task_means([np.maximum(0.0, 1.0 - runs) for runs in by_task(scores)]).mean(-1)
+    result: np.ndarray = _task_means(
+        [np.maximum(0.0, 1.0 - runs) for runs in by_task(scores)]
+    ).mean(-1)
+    return result
 
 
 def _task_means(scores: Scores) -> np.ndarray:
@@ -123,18 +129,23 @@ def improvement_interval(
 
 
 def _improvement(xs: Sequence[np.ndarray], ys: Sequence[np.ndarray]) -> np.ndarray:
-    return np.stack([_mann_whitney(x, y) for x, y in zip(xs, ys, strict=True)], -1).mean(-1)
+    result: np.ndarray = np.stack(
+        [_mann_whitney(x, y) for x, y in zip(xs, ys, strict=True)], -1
+    ).mean(-1)
+    return result
 
 
 def _mann_whitney(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     sign = np.sign(x[..., :, None] - y[..., None, :])
-    return (0.5 * (1.0 + sign)).mean((-2, -1))
+    result: np.ndarray = (0.5 * (1.0 + sign)).mean((-2, -1))
+    return result
 
 
 def performance_profile(scores: Scores, thresholds: np.ndarray) -> np.ndarray:
     """Return, for each threshold, the fraction of run x task scores above it, `[..., taus]`."""
     pooled = np.concatenate(by_task(scores), axis=-1)
-    return (pooled[..., None] > thresholds).mean(-2)
+    result: np.ndarray = (pooled[..., None] > thresholds).mean(-2)
+    return result
 
 
 def wilson(successes: int, trials: int, level: float = 0.95) -> Interval:

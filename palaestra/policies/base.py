@@ -92,17 +92,22 @@ class PolicySpec:
         Raises:
           UserError: unknown policy name, key, or a value that is not accepted.
         """
-        return validate(registry.get("policy", self.name).Config, self.options, "policy")
+        result: Options = validate(registry.get("policy", self.name).Config, self.options, "policy")
+        return result
 
     def build(
-        self, observation_space: gymnasium.Space, action_space: gymnasium.Space, seed: int = 0
+        self,
+        observation_space: gymnasium.Space[Any],
+        action_space: gymnasium.Space[Any],
+        seed: int = 0,
     ) -> Policy:
         """Return a new policy; its weights depend on `seed` alone."""
         with _seeded(seed):
             cls = registry.get("policy", self.name)
-            return cls(observation_space, action_space, self.config())
+            result: Policy = cls(observation_space, action_space, self.config())
+            return result
 
-    def build_torso(self, observation_space: gymnasium.Space, seed: int = 0) -> Torso:
+    def build_torso(self, observation_space: gymnasium.Space[Any], seed: int = 0) -> Torso:
         """Return a new torso, for networks with other heads; its weights depend on `seed` alone.
 
         They are those of the encoder and the backbone in `build`.
@@ -128,8 +133,8 @@ def _seeded(seed: int) -> Iterator[None]:
 
 def make(
     name: str,
-    observation_space: gymnasium.Space,
-    action_space: gymnasium.Space,
+    observation_space: gymnasium.Space[Any],
+    action_space: gymnasium.Space[Any],
     *,
     seed: int = 0,
     **options: Any,

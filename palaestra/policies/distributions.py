@@ -82,7 +82,7 @@ class MultiCategorical(Distribution):
     """
 
     def __init__(self, logits: Tensor, sizes: Sequence[int]) -> None:
-        self.parts = [Categorical(part) for part in logits.split(list(sizes), -1)]
+        self.parts = [Categorical(part) for part in logits.split_with_sizes(list(sizes), -1)]
 
     def sample(self, rng: np.random.Generator) -> Tensor:
         """Return int64 `[..., K]`."""

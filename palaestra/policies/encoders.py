@@ -114,7 +114,8 @@ class NatureCNN(nn.Module):
         if self._channels_last:
             image = image.movedim(-1, -3)
         image = image.to(self.linear.weight.dtype) / 255
-        return self.linear(self.convolutions(image)).relu().reshape(*leading, -1)
+        result: Tensor = self.linear(self.convolutions(image)).relu().reshape(*leading, -1)
+        return result
 
 
 class DictEncoder(nn.Module):

@@ -18,7 +18,8 @@ def project(layer: nn.Linear, x: Tensor) -> Tensor:
     Under autocast the product alone is computed in a shorter type: what is added up over layers,
     carried over time or handed to an operator is not.
     """
-    return layer(x).to(layer.weight.dtype)
+    result: Tensor = layer(x).to(layer.weight.dtype)
+    return result
 
 
 class SwiGLU(nn.Module):
@@ -38,7 +39,8 @@ class SwiGLU(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """`[..., width]` -> `[..., width]`."""
         gate, up = self.gate_up(x).chunk(2, -1)
-        return self.down(silu(gate) * up)
+        result: Tensor = self.down(silu(gate) * up)
+        return result
 
 
 def chrono_bias(size: int, horizon: int) -> Tensor:

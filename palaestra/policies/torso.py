@@ -46,7 +46,8 @@ class Torso(nn.Module):
         self, observation: Observation, state: State, reset: Tensor
     ) -> tuple[Tensor, State]:
         """Read a window, `[B, T, ...]` with `reset [B, T]` -> `[B, T, out_features]`, state."""
-        return self.backbone(self.encode(observation), state, reset)
+        result: tuple[Tensor, State] = self.backbone(self.encode(observation), state, reset)
+        return result
 
     def step(self, observation: Observation, state: State, reset: Tensor) -> tuple[Tensor, State]:
         """Read one step, `[B, ...]` with `reset [B]` -> `[B, out_features]`, state."""
@@ -58,4 +59,5 @@ class Torso(nn.Module):
         Without weights that is torch's default type.
         """
         dtypes = (p.dtype for p in self.parameters())
-        return self.encoder(observation).to(next(dtypes, torch.get_default_dtype()))
+        result: Tensor = self.encoder(observation).to(next(dtypes, torch.get_default_dtype()))
+        return result

@@ -254,7 +254,8 @@ def find_suite(name: str | None, env: EnvConfig | None = None) -> Suite:
         return suite_of_environment(env.id, env.options, env.wrappers)
     path = Path(name)
     if path.suffix not in (".yaml", ".yml"):
-        return registry.get("suite", name)
+        result: Suite = registry.get("suite", name)
+        return result
     if not path.is_file():
         raise UserError(f"suite file {name!r} does not exist.")
     raw = read_yaml(path)
@@ -382,7 +383,8 @@ def _read(source: str) -> dict[str, Any]:
         )
     if not isinstance(raw, Mapping):
         raise UserError(f"{source}: a mapping of keys is expected, not {type(raw).__name__}.")
-    return json.loads(json.dumps(raw))  # a copy: presets are shared
+    result: dict[str, Any] = json.loads(json.dumps(raw))  # a copy: presets are shared
+    return result
 
 
 def _assign(raw: dict[str, Any], dotted: str, value: Any, given: str) -> None:

@@ -29,7 +29,8 @@ def make(
     Raises:
       UserError: unknown name or option, or a value that is not accepted.
     """
-    return registry.get("optimizer", options["name"])(_config(options), module, reduce)
+    result: Optimizer = registry.get("optimizer", options["name"])(_config(options), module, reduce)
+    return result
 
 
 def resolve(options: Any) -> dict[str, Any]:
@@ -46,4 +47,5 @@ def resolve(options: Any) -> dict[str, Any]:
 
 def _config(options: Mapping[str, Any]) -> Options:
     own = {key: value for key, value in options.items() if key != "name"}
-    return validate(registry.get("optimizer", options["name"]).Config, own)
+    result: Options = validate(registry.get("optimizer", options["name"]).Config, own)
+    return result

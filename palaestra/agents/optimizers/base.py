@@ -86,7 +86,7 @@ class FlatOptimizer(ABC):
         """Clip the gradient's norm, take a step and return the norm before clipping."""
         if self._reduce is not None:
             self._reduce(self._grad)
-        norm = torch.linalg.vector_norm(self._grad)
+        norm: Tensor = torch.linalg.vector_norm(self._grad)
         self._grad.mul_((max_grad_norm / (norm + 1e-6)).clamp_(max=1.0))
         # A flag on the device instead of a branch, which would wait for it: infinity and NaN times
         # 0 are NaN, which is not 0.
@@ -115,6 +115,6 @@ class FlatOptimizer(ABC):
 
     def _split(self, vector: Tensor) -> dict[str, Tensor]:
         """Return the views of `vector` by parameter name."""
-        parts = vector.split([shape.numel() for shape in self._shapes.values()])
+        parts = vector.split_with_sizes([shape.numel() for shape in self._shapes.values()])
         named = zip(self._shapes.items(), parts, strict=True)
         return {name: part.view(shape) for (name, shape), part in named}

@@ -72,4 +72,5 @@ class FlatAdamW(FlatAdam):
 
     @property
     def _weight_decay(self) -> float:
-        return self.config.weight_decay
+        result: float = self.config.weight_decay
+        return result

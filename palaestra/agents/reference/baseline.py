@@ -35,8 +35,8 @@ class Layout:
     @classmethod
     def of(
         cls,
-        observation_space: gymnasium.Space,
-        action_space: gymnasium.Space,
+        observation_space: gymnasium.Space[Any],
+        action_space: gymnasium.Space[Any],
         name: str,
         contextual: bool = False,
     ) -> Self:
@@ -66,7 +66,7 @@ class Layout:
             )
         return cls(K, d, kind, int(action_space.start))
 
-    def reward_bounds(self, observation_space: gymnasium.Space) -> tuple[float, float]:
+    def reward_bounds(self, observation_space: gymnasium.Space[Any]) -> tuple[float, float]:
         """Return the bounds of a reward (or mean reward) that the observation space states."""
         box = cast(gymnasium.spaces.Box, observation_space)
         at = self.num_features + self.num_arms
@@ -129,7 +129,8 @@ class PullState(State):
     def means(self) -> np.ndarray:
         """Return the empirical means `[N, K]`; -inf for an arm that was never pulled."""
         means = np.full_like(self.sums, -np.inf)
-        return np.divide(self.sums, self.counts, out=means, where=self.counts > 0)
+        result: np.ndarray = np.divide(self.sums, self.counts, out=means, where=self.counts > 0)
+        return result
 
 
 S = TypeVar("S", bound=PullState)
@@ -199,7 +200,7 @@ class BanditBaseline(Agent):
       UserError: the spaces are not those of a bandit.
     """
 
-    actor_class: ClassVar[type[BanditActor]]
+    actor_class: ClassVar[type[BanditActor[Any]]]
     contextual: ClassVar[bool] = False
     """Whether it needs a context."""
 
@@ -209,7 +210,7 @@ class BanditBaseline(Agent):
             setup.observation_space, setup.action_space, type(self).__name__, self.contextual
         )
 
-    def make_actor(self, worker: int = 0, workers: int = 1) -> BanditActor:
+    def make_actor(self, worker: int = 0, workers: int = 1) -> BanditActor[Any]:
         """Return the baseline as an actor."""
         return self.actor_class(self.layout, self.config)
 
@@ -217,4 +218,5 @@ class BanditBaseline(Agent):
 def argmax(scores: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Return for each row of `[N, K]` an index of its maximum; ties are broken uniformly."""
     tied = scores == scores.max(1, keepdims=True)
-    return np.where(tied, rng.random(scores.shape), -1.0).argmax(1)
+    result: np.ndarray = np.where(tied, rng.random(scores.shape), -1.0).argmax(1)
+    return result

@@ -47,7 +47,8 @@ class _Exp3Actor(BanditActor[Exp3State]):
 def sample_rows(p: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Return one index for each row of `p [N, K]`, drawn with the row's probabilities."""
     cumulative = p.cumsum(1)
-    return (rng.random((len(p), 1)) * cumulative[:, -1:] >= cumulative).sum(1)
+    result: np.ndarray = (rng.random((len(p), 1)) * cumulative[:, -1:] >= cumulative).sum(1)
+    return result
 
 
 class Exp3(BanditBaseline):

@@ -14,7 +14,7 @@ from palaestra.experience.state import State
 
 
 class _RandomActor(Actor):
-    def __init__(self, action_space: gymnasium.Space) -> None:
+    def __init__(self, action_space: gymnasium.Space[Any]) -> None:
         self.action_space = action_space
 
     def initial_state(self, batch: int) -> State:
@@ -41,7 +41,8 @@ class _RandomActor(Actor):
 def _uniform_legal(n: int, N: int, mask: np.ndarray | None, rng: np.random.Generator) -> np.ndarray:
     if mask is None:
         return rng.integers(n, size=N)
-    return np.where(mask, rng.random((N, n)), -1.0).argmax(1)
+    result: np.ndarray = np.where(mask, rng.random((N, n)), -1.0).argmax(1)
+    return result
 
 
 def _uniform_multi(

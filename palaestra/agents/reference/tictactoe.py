@@ -68,7 +68,8 @@ class MCTSPlayer(BoardPlayer):
         if mode == "greedy":
             return most_visited(visits, _numbers(rng, codes))
         chosen = rng.integers(self.config.n, size=len(codes))
-        return (visits.cumsum(axis=1) > chosen[:, None]).argmax(axis=1)
+        result: np.ndarray = (visits.cumsum(axis=1) > chosen[:, None]).argmax(axis=1)
+        return result
 
 
 def _numbers(rng: np.random.Generator, codes: np.ndarray) -> np.ndarray:

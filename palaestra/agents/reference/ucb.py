@@ -23,7 +23,8 @@ class _UCBActor(CountingActor):
         if self.config.bonus == "inv_sqrt":
             return np.sqrt(1 / n)
         t = n.sum(1, keepdims=True)
-        return np.sqrt(self.config.alpha * np.log(t) / n)
+        result: np.ndarray = np.sqrt(self.config.alpha * np.log(t) / n)
+        return result
 
 
 class UCB(BanditBaseline):

@@ -122,7 +122,7 @@ class RecurrentActor(SB3Actor):
 
 
 def choose(
-    distribution: Any, action_space: gymnasium.Space, rng: np.random.Generator, mode: Mode
+    distribution: Any, action_space: gymnasium.Space[Any], rng: np.random.Generator, mode: Mode
 ) -> np.ndarray:
     """Return one action for each row of a distribution of Stable-Baselines3, drawn with `rng`."""
     action = distribution.mode() if mode == "greedy" else _sample(distribution, rng)
@@ -136,5 +136,6 @@ def _sample(distribution: Any, rng: np.random.Generator) -> Tensor:
     if isinstance(distribution, MultiCategoricalDistribution):
         return torch.stack([Categorical(part.logits).sample(rng) for part in inner], -1)
     if isinstance(distribution, BernoulliDistribution):
-        return torch.from_numpy(rng.random(inner.probs.shape)) < inner.probs
+        result: Tensor = torch.from_numpy(rng.random(inner.probs.shape)) < inner.probs
+        return result
     return DiagonalGaussian(inner.mean, inner.stddev[0].log()).sample(rng)

@@ -32,7 +32,7 @@ class RecordedVecEnv(DummyVecEnv):
         self.sum_names = _sum_names(self.envs[0])
 
     @property
-    def action_spaces(self) -> list[gymnasium.Space]:
+    def action_spaces(self) -> list[gymnasium.Space[Any]]:
         """The spaces that random actions are drawn from."""
         return [env.action_space for env in self.envs]
 

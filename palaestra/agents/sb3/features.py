@@ -77,7 +77,8 @@ class PolicyFeatures(BaseFeaturesExtractor):
         if self._reads_history:
             reset = observations[FIRST] > 0
             y, _ = torso(observations[HISTORY], torso.initial_state(len(reset)), reset)
-            return y[:, -1]
+            result: Tensor = y[:, -1]
+            return result
         x = torso.encode(_pixels(observations, self._observation_space))
         reset = torch.ones(len(x), dtype=torch.bool, device=x.device)
         return torso.backbone.step(x, torso.initial_state(len(x)), reset)[0]
@@ -144,7 +145,7 @@ class IntegerFlatten(FlattenExtractor):
     does not take as its input size. There are no parameters here, so nothing else changes.
     """
 
-    def __init__(self, observation_space: gymnasium.Space) -> None:
+    def __init__(self, observation_space: gymnasium.Space[Any]) -> None:
         super().__init__(observation_space)
         self._features_dim = int(self._features_dim)
 

@@ -79,7 +79,7 @@ class NativeVecEnv(VecEnv):
         return record
 
     @property
-    def action_spaces(self) -> list[gymnasium.Space]:
+    def action_spaces(self) -> list[gymnasium.Space[Any]]:
         """The space that random actions are drawn from."""
         return [self.action_space]
 

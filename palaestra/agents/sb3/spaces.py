@@ -1,5 +1,7 @@
 """Which spaces Stable-Baselines3 takes, and which kind of network reads them."""
 
+from typing import Any
+
 import gymnasium
 import numpy as np
 from gymnasium import spaces
@@ -14,8 +16,8 @@ _SMALLEST_IMAGE = 36
 
 def check_spaces(
     name: str,
-    observation_space: gymnasium.Space,
-    action_space: gymnasium.Space,
+    observation_space: gymnasium.Space[Any],
+    action_space: gymnasium.Space[Any],
     discrete_only: bool,
 ) -> None:
     """Refuse spaces that the algorithms do not take.
@@ -42,7 +44,9 @@ def check_spaces(
         )
 
 
-def network_kind(space: gymnasium.Space, given: str, *, any_image: bool, convolution: bool) -> str:
+def network_kind(
+    space: gymnasium.Space[Any], given: str, *, any_image: bool, convolution: bool
+) -> str:
     """Return "Mlp", "Cnn" or "MultiInput".
 
     Args:
@@ -70,7 +74,7 @@ def network_kind(space: gymnasium.Space, given: str, *, any_image: bool, convolu
     return given
 
 
-def network_space(space: gymnasium.Space) -> gymnasium.Space:
+def network_space(space: gymnasium.Space[Any]) -> gymnasium.Space[Any]:
     """Return the space of what the network sees: images with their channels first."""
     if isinstance(space, spaces.Dict):
         return spaces.Dict({key: network_space(part) for key, part in space.items()})
@@ -81,17 +85,17 @@ def network_space(space: gymnasium.Space) -> gymnasium.Space:
     )
 
 
-def _is_readable(space: gymnasium.Space) -> bool:
+def _is_readable(space: gymnasium.Space[Any]) -> bool:
     if isinstance(space, spaces.MultiDiscrete):
         return space.nvec.ndim == 1 and not np.any(space.start)
     return isinstance(space, spaces.Box | spaces.MultiBinary) or _is_discrete(space)
 
 
-def _is_discrete(space: gymnasium.Space) -> bool:
+def _is_discrete(space: gymnasium.Space[Any]) -> bool:
     return isinstance(space, spaces.Discrete) and space.start == 0
 
 
-def _is_action(space: gymnasium.Space) -> bool:
+def _is_action(space: gymnasium.Space[Any]) -> bool:
     if isinstance(space, spaces.Box):
         return bool(np.isfinite([space.low, space.high]).all())
     if isinstance(space, spaces.MultiDiscrete):

@@ -31,12 +31,14 @@ class Reach(NamedTuple):
 
 def uniform_over(moves: np.ndarray) -> np.ndarray:
     """Return the policy that is uniform over bool `[BOARDS, 9]`."""
-    return moves / np.maximum(moves.sum(axis=1, keepdims=True), 1)
+    result: np.ndarray = moves / np.maximum(moves.sum(axis=1, keepdims=True), 1)
+    return result
 
 
 def lowest_of(moves: np.ndarray) -> np.ndarray:
     """Return the policy that takes the lowest square of bool `[BOARDS, 9]`."""
-    return (moves & (moves.cumsum(axis=1) == 1)).astype(float)
+    result: np.ndarray = (moves & (moves.cumsum(axis=1) == 1)).astype(float)
+    return result
 
 
 def outcomes(mover: np.ndarray, other: np.ndarray) -> np.ndarray:

@@ -90,7 +90,8 @@ class _Trees:
         with np.errstate(divide="ignore", invalid="ignore"):
             log_total = np.log(visits.sum(axis=1, keepdims=True))
             score = value / visits + self.c * np.sqrt(log_total / visits)
-        return np.where(visits > 0, score, -np.inf).argmax(axis=1)
+        result: np.ndarray = np.where(visits > 0, score, -np.inf).argmax(axis=1)
+        return result
 
     def _expand(
         self,

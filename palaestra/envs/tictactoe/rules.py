@@ -27,7 +27,8 @@ SWAP = (2 * DIGITS % 3) @ POWERS
 
 
 def _has_line(stone: int) -> np.ndarray:
-    return np.any([(DIGITS[:, line] == stone).all(axis=1) for line in LINES], axis=0)
+    result: np.ndarray = np.any([(DIGITS[:, line] == stone).all(axis=1) for line in LINES], axis=0)
+    return result
 
 
 OWN_LINE = _has_line(1)
@@ -62,12 +63,14 @@ def draw(keys: np.ndarray, word: int | np.ndarray) -> np.ndarray:
 
 def below(numbers: np.ndarray, bounds: np.ndarray) -> np.ndarray:
     """Map 64-bit numbers to uniform integers in [0, bound), uint64 bounds, int64 `[M]`."""
-    return ((numbers >> np.uint64(32)) * bounds >> np.uint64(32)).astype(np.int64)
+    result: np.ndarray = ((numbers >> np.uint64(32)) * bounds >> np.uint64(32)).astype(np.int64)
+    return result
 
 
 def pack(moves: np.ndarray) -> np.ndarray:
     """Pack bool `[..., 9]` into sets of squares, int64 `[...]` in 0..511."""
-    return moves @ (1 << np.arange(SQUARES))
+    result: np.ndarray = moves @ (1 << np.arange(SQUARES))
+    return result
 
 
 LEGAL_BITS = pack(LEGAL)
@@ -81,12 +84,14 @@ _MEMBERS = np.argsort(~_SETS, axis=1, kind="stable")
 
 def pick(sets: np.ndarray, numbers: np.ndarray) -> np.ndarray:
     """Choose one square uniformly from each set, by one 64-bit random number each, int64 `[M]`."""
-    return _MEMBERS[sets, below(numbers, _COUNT[sets])]
+    result: np.ndarray = _MEMBERS[sets, below(numbers, _COUNT[sets])]
+    return result
 
 
 def lowest(sets: np.ndarray) -> np.ndarray:
     """Choose the square with the lowest number from each set, int64 `[M]`."""
-    return _MEMBERS[sets, 0]
+    result: np.ndarray = _MEMBERS[sets, 0]
+    return result
 
 
 def encode(boards: np.ndarray) -> np.ndarray:

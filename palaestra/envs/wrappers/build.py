@@ -142,7 +142,8 @@ def _class(name: str, where: str) -> type:
             f"{where}: {name} is not accepted: a subclass of gymnasium.Wrapper or of "
             "gymnasium.vector.VectorWrapper is."
         )
-    return cls
+    wrapper: type = cls
+    return wrapper
 
 
 def _is_wrapper(thing: Any) -> bool:

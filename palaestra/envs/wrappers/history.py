@@ -119,7 +119,8 @@ class VectorHistory(ObservationRows):
         """Flatten observations of M rows, `[M, C]`; images stay as they are."""
         space = self._single
         if _is_image(space):
-            return observation
+            images: np.ndarray = observation
+            return images
         if isinstance(space, spaces.Box):
             return np.asarray(observation, space.dtype).reshape(rows, -1)
         batch = self._batch if rows == self.num_envs else batch_space(space, rows)

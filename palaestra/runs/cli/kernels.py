@@ -27,11 +27,12 @@ def check(
     """Show what runs here and test it against the loop over tokens; exit code 1 if a test fails."""
     from palaestra.errors import UserError, did_you_mean
     from palaestra.kernels.verify import check as checks
+    from palaestra.kernels.verify.cases import OPERATORS
 
     for name in op or []:
-        if name not in checks.OPERATORS:
-            raise UserError(f"--op {name}: {did_you_mean(name, checks.OPERATORS)}")
-    rows = checks.check(op or checks.OPERATORS)
+        if name not in OPERATORS:
+            raise UserError(f"--op {name}: {did_you_mean(name, OPERATORS)}")
+    rows = checks.check(op or OPERATORS)
     good = checks.passed(rows)
     if as_json:
         report = {"machine": checks.machine(), "rows": checks.as_json(rows), "passed": good}

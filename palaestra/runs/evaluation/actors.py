@@ -95,7 +95,7 @@ class RunActors:
         return actor
 
 
-def same_layout(one: gymnasium.Space, other: gymnasium.Space) -> bool:
+def same_layout(one: gymnasium.Space[Any], other: gymnasium.Space[Any]) -> bool:
     """Whether a policy for one space can read the other: equal but for the bounds of a Box."""
     if isinstance(one, spaces.Dict) and isinstance(other, spaces.Dict):
         return one.keys() == other.keys() and all(same_layout(one[k], other[k]) for k in one)

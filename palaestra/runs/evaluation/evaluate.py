@@ -42,7 +42,7 @@ from palaestra.seeding import Role, generator, integer
 
 __all__ = ["Evaluation", "baseline", "evaluate", "fixed", "print_comparison"]
 
-Factory = Callable[[gymnasium.Space, gymnasium.Space], Actor]
+Factory = Callable[[gymnasium.Space[Any], gymnasium.Space[Any]], Actor]
 """(observation space, action space) -> actor; UserError says that the spaces do not fit."""
 
 Progress = Callable[[int, int, str], None]
@@ -62,11 +62,11 @@ def baseline(name: str, **options: Any) -> Factory:
 
 
 def fixed(
-    actor: Actor, observation_space: gymnasium.Space, action_space: gymnasium.Space
+    actor: Actor, observation_space: gymnasium.Space[Any], action_space: gymnasium.Space[Any]
 ) -> Factory:
     """Return the factory of one (trained) actor, which fits the spaces that it was made for."""
 
-    def factory(observation: gymnasium.Space, action: gymnasium.Space) -> Actor:
+    def factory(observation: gymnasium.Space[Any], action: gymnasium.Space[Any]) -> Actor:
         for kind, ours, theirs in (
             ("observation", observation_space, observation),
             ("action", action_space, action),

@@ -132,7 +132,8 @@ class Evaluation:
             "tasks": [result.to_json() for result in self.tasks],
             "not_applicable": self.not_applicable,
         }
-        return finite(data)
+        written: dict[str, Any] = finite(data)
+        return written
 
     def save(
         self, folder: Path, *, agent_steps: int | None = None, config_hash: str | None = None

@@ -125,7 +125,10 @@ def _episode_units(values: np.ndarray, weights: np.ndarray, mean: float) -> np.n
 
     Resampling them is the bootstrap of the ratio to first order; equal weights change nothing.
     """
-    return mean + np.where(weights > 0, weights * (values - mean), 0.0) / weights.mean()
+    result: np.ndarray = (
+        mean + np.where(weights > 0, weights * (values - mean), 0.0) / weights.mean()
+    )
+    return result
 
 
 def aggregate(

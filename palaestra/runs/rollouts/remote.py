@@ -109,7 +109,8 @@ class RayRollouts:
                 rollout, slot.state = ray.get(slot.calls[0], timeout=self.config.rollout.timeout_s)
                 slot.calls.popleft()
                 slot.wanted.popleft()
-                return rollout
+                taken: Rollout = rollout
+                return taken
             except RayTaskError as error:
                 if isinstance(error.cause, UserError | NotFiniteError):
                     raise _cause(error) from None
@@ -304,7 +305,7 @@ def connect(address: str | None, num_cpus: int) -> bool:
             f"Ray at {address!r} cannot be joined: {error}. If the cluster asks for a token, set "
             "RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH as on its head."
         ) from None
-    offered = int(ray.cluster_resources().get("CPU", 0))
+    offered = int(ray.cluster_resources().get("CPU", 0))  # type: ignore[no-untyped-call]
     if offered < num_cpus:
         ray.shutdown()
         raise UserError(

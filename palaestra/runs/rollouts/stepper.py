@@ -214,8 +214,10 @@ class Stepper:
     def final_observation(self, moment: Moment, rows: np.ndarray) -> Tree:
         """Return the true last observations of rows whose episode ended with `moment`."""
         if self.same_step:
-            return final_rows(moment.info, rows)
-        return map_tree(lambda x: x[rows], self.observation)
+            last: Tree = final_rows(moment.info, rows)
+        else:
+            last = map_tree(lambda x: x[rows], self.observation)
+        return last
 
     def _judge(self, moment: Moment, keep: np.ndarray | None) -> None:
         """Look for numbers that are not finite, and stop or leave their rows alone."""
@@ -292,4 +294,5 @@ def _resets_in_same_step(env: VectorEnv) -> bool:
             f"vector environment {env!r}: metadata['autoreset_mode'] is {mode!r}; "
             "accepted: AutoresetMode.SAME_STEP, AutoresetMode.NEXT_STEP."
         )
-    return mode == AutoresetMode.SAME_STEP
+    result: bool = mode == AutoresetMode.SAME_STEP
+    return result

@@ -279,7 +279,8 @@ class RunFolder:
         else:
             ended = 0
         begun = [attempt.get("from_step", 0) for attempt in self.manifest["attempts"]]
-        return max([self.manifest.get("checkpoint_step", 0), ended, *begun])
+        result: int = max([self.manifest.get("checkpoint_step", 0), ended, *begun])
+        return result
 
     def check_links(self) -> None:
         """Check that what a run writes to lies in its folder.

@@ -202,7 +202,8 @@ def read_manifest(path: Path) -> dict[str, Any]:
             raise BrokenCheckpointError(
                 f"{path}: MANIFEST.json names {name!r}, which is not a file of a checkpoint."
             )
-    return manifest
+    checked: dict[str, Any] = manifest
+    return checked
 
 
 def _seal(manifest: Mapping[str, Any]) -> str:

@@ -99,7 +99,7 @@ def _side_by_side(config: RunConfig, count: int, parallel: int | None) -> int:
     Raises:
       UserError: no machine of the cluster has as many CPUs as a seed has threads.
     """
-    nodes = [node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"]]
+    nodes = [node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
     places = sum(int(cpus // config.threads) for cpus in nodes)
     if not places:
         raise UserError(

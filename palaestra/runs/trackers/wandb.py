@@ -52,7 +52,7 @@ class WandbTracker(Tracker):
 
     def config(self, values: Mapping[str, Any]) -> None:
         """Write the configuration."""
-        self._run.config.update(dict(values))
+        self._run.config.update(dict(values))  # type: ignore[no-untyped-call]
 
     def log(self, metrics: Mapping[str, Any], agent_steps: int) -> None:
         """Write one row of history."""

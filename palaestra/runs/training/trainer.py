@@ -126,7 +126,8 @@ class Trainer:
                 tracker.close()
             with suppress(RunError):  # told already, or of no account beside what ended the run
                 self.checkpoints.wait()
-        return self.folder.manifest["status"]
+        result: str = self.folder.manifest["status"]
+        return result
 
     def _advance(self) -> Iteration:
         """Collect and learn once, count it and note the episodes that ended."""
