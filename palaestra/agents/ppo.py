@@ -293,7 +293,8 @@ class PPOLearner(Learner):
         if batch.valid is not None:
             advantage, target = advantage[batch.valid], target[batch.valid]
         # All at once: each number alone would wait for the device.
-        spread = advantage.var(correction=0), target.var(correction=0)
+        correction = int(target.numel() > 1)  # a single entry has a variance of 0
+        spread = advantage.var(correction=correction), target.var(correction=correction)
         numbers = torch.stack([*values.values(), *spread]).tolist()
         *means, residual, total = numbers
         explained = 1 - residual / max(total, 1e-12)

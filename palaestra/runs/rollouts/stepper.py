@@ -121,8 +121,10 @@ class Stepper:
         n = self.env.num_envs
         try:
             self.observation, info = reset_rows(self.env, seeds)
+        except (UserError, RunError):
+            raise
         except Exception as error:
-            raise self._failure(error, "reset") from error
+            raise EnvironmentFailure.of(error, _name(self.env), "reset") from error
         self.reset = np.ones(n, bool)
         self.decides = deciding(info, n) if "decides" in info else None
         self.running: np.ndarray | None = None
@@ -163,8 +165,10 @@ class Stepper:
             with np.errstate(over="ignore"):  # what does not fit becomes infinite, which is seen
                 reward = np.asarray(given, np.float32)
             done = terminated | truncated
+        except (UserError, RunError):
+            raise
         except Exception as error:
-            raise self._failure(error, "step") from error
+            raise EnvironmentFailure.of(error, _name(self.env), "step") from error
         any_done = bool(done.any())
         running = decides if decides is None or self.running is None else decides | self.running
         free = deciding(info, len(done)) if "decides" in info else None  # may decide anew
@@ -270,11 +274,6 @@ class Stepper:
             f"episode: {describe_fault(index, observation, reward)}; finite numbers (as float32) "
             "are accepted. env.on_bad_transition=drop_episode leaves such episodes out."
         )
-
-    def _failure(self, error: Exception, doing: str) -> Exception:
-        if isinstance(error, UserError | RunError):
-            return error
-        return EnvironmentFailure.of(error, _name(self.env), doing)
 
 
 def _name(env: VectorEnv) -> str:

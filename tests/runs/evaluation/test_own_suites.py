@@ -7,7 +7,7 @@ import pytest
 
 from palaestra.errors import UserError
 from palaestra.runs.config import EnvConfig, find_suite
-from palaestra.runs.evaluation import evaluate, rule
+from palaestra.runs.evaluation import baseline, evaluate
 
 SUITE = """
 description: two poles
@@ -21,7 +21,7 @@ def test_without_a_suite_the_environment_of_training_is_played() -> None:
     env = EnvConfig(id="CartPole-v1", options={"max_episode_steps": 30})
     suite = find_suite(None, env)
     assert [task.id for task in suite.select()] == ["training-environment/CartPole-v1"]
-    found = evaluate(rule("random"), suite, seeds=3, episodes=4, repetitions=100)
+    found = evaluate(baseline("random"), suite, seeds=3, episodes=4, repetitions=100)
     (result,) = found.tasks
     assert 5 < result.metrics["return"].mean.value < 30
     data = json.loads(json.dumps(found.to_json()))  # no bounds are known, so there is no score
@@ -35,7 +35,7 @@ def test_a_suite_from_a_file_is_played_as_one_by_name(tmp_path: Path) -> None:
     suite = find_suite(str(path))
     assert suite.name == "mine"
     assert [task.id for task in suite.select()] == ["mine/short", "mine/bandit"]
-    found = evaluate(rule("random"), suite, seeds=2, tasks=["short"], repetitions=100)
+    found = evaluate(baseline("random"), suite, seeds=2, tasks=["short"], repetitions=100)
     assert 0 < found.task("mine/short").score.mean.value <= 1
 
 

@@ -53,7 +53,7 @@ def test_an_upload_holds_the_configuration_and_the_whole_of_palaestra(work: Path
     source = Path(palaestra.__path__[0])
     modules = {f"palaestra/{p.relative_to(source).as_posix()}" for p in source.rglob("*.py")}
     assert modules <= set(upload.files)
-    assert {"palaestra/py.typed", "palaestra/runs/report/page.css"} <= set(upload.files)
+    assert {"palaestra/py.typed", "palaestra/runs/report/templates/page.css"} <= set(upload.files)
     assert not [name for name in upload.files if "__pycache__" in name or name.endswith(".pyc")]
 
 
