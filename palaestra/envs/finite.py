@@ -1,5 +1,6 @@
 """Numbers that are not finite in what environments return."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -12,11 +13,16 @@ def not_finite(observation: Tree, reward: np.ndarray) -> np.ndarray | None:
     bad: np.ndarray | None = None
     if not np.isfinite(reward).all():
         bad = ~np.isfinite(reward)
-    for _, leaf in _leaves(observation, "observation"):
+    for leaf in _arrays(observation):
         if leaf.dtype.kind == "f" and not np.isfinite(leaf).all():
             rows = ~np.isfinite(leaf).reshape(len(leaf), -1).all(1)
             bad = rows if bad is None else bad | rows
     return bad
+
+
+def has_floats(observation: Tree) -> bool:
+    """Whether there is anything in an observation that could be infinite or not a number."""
+    return any(leaf.dtype.kind == "f" for leaf in _arrays(observation))
 
 
 def describe_fault(row: int, observation: Tree, reward: np.ndarray | None = None) -> str:
@@ -28,6 +34,14 @@ def describe_fault(row: int, observation: Tree, reward: np.ndarray | None = None
             value = leaf[row].ravel()[~np.isfinite(leaf[row].ravel())][0]
             return f"its {name} holds {value}"
     return "it is not finite"
+
+
+def _arrays(tree: Any) -> Iterator[np.ndarray]:
+    if isinstance(tree, dict):
+        for part in tree.values():
+            yield from _arrays(part)
+    else:
+        yield np.asarray(tree)
 
 
 def _leaves(tree: Any, name: str) -> list[tuple[str, np.ndarray]]:

@@ -14,7 +14,7 @@ import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 
 from palaestra.agents.base import Actor, Mode
-from palaestra.envs.finite import describe_fault, not_finite
+from palaestra.envs.finite import describe_fault, has_floats, not_finite
 from palaestra.envs.rows import deciding, final_rows, reset_rows
 from palaestra.errors import EnvironmentFailure, NotFiniteError, RunError, UserError
 from palaestra.experience.fragment import Tree, map_tree
@@ -130,6 +130,7 @@ class Stepper:
         self.running: np.ndarray | None = None
         self.spoiled: np.ndarray | None = None
         self._since_reset = np.zeros(n, np.int64)
+        self._floats = has_floats(self.observation)
         nothing = np.zeros(n, np.float32)
         if (bad := not_finite(self.observation, nothing)) is not None:
             self._complain(bad, self.observation, nothing)
@@ -227,7 +228,7 @@ class Stepper:
         """Look for numbers that are not finite, and stop or leave their rows alone."""
         n = len(moment.done)
         bad = not_finite(self.observation, moment.reward)
-        if moment.any_done and self.same_step:
+        if moment.any_done and self.same_step and self._floats:
             rows = np.flatnonzero(moment.done)
             final = self.final_observation(moment, rows)
             at_end = not_finite(final, np.zeros(len(rows), np.float32))
