@@ -56,7 +56,8 @@ class Collector:
         self.rng = rng
         self.first_env = first_env
         self.stepper = Stepper(env, actor, rng, on_bad_transition=on_bad_transition)
-        self.sum_names: tuple[str, ...] = tuple(episode_infos(env))
+        self._how = episode_infos(env)
+        self.sum_names: tuple[str, ...] = tuple(self._how)
         self.infos = tuple(infos)
         self.restores_environments = not resets and is_restorable(env)
         self.dropped = 0
@@ -127,7 +128,7 @@ class Collector:
             self._reward += np.where(on, reward, 0)
             self._duration += on
             for name, value in told.items():
-                former = self._told[name] if name in self.sum_names else 0
+                former = self._told[name] if self._how.get(name) == "sum" else 0
                 new = np.nan if value is None else former + value
                 self._told[name] = np.where(on, new, self._told[name])
             rows = np.flatnonzero(on if moment.ended is None else moment.ended)
@@ -143,7 +144,8 @@ class Collector:
         for name, total in self._sums.items():
             paid = step_info(info, name, done)
             if paid is not None:
-                total += paid if running is None else np.where(running, paid, 0)
+                now = paid if self._how[name] == "last" else total + paid
+                total[:] = now if running is None else np.where(running, now, total)
 
     def _end_episodes(self, moment: Moment) -> EpisodeBatch:
         """Return the episodes that ended, those left out that were dropped."""

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from palaestra.agents.returns import fragment_advantage
 from palaestra.experience.fragment import Fragment
 from palaestra.runs.rollouts.collector import Collector
-from tests.runs.rollouts.lockstep import GAMMA, Deciding, Lockstep, by_hand, unpacked
+from tests.runs.rollouts.lockstep import GAMMA, Deciding, Lockstep, by_hand, paid, unpacked
 
 LENGTHS = st.lists(st.lists(st.integers(1, 9), min_size=1, max_size=3), min_size=1, max_size=4)
 CUTS = st.lists(st.integers(1, 13), min_size=1, max_size=6)
@@ -114,6 +114,16 @@ def test_episodes_are_counted_in_environment_steps_with_raw_returns() -> None:
     assert (
         episodes.sums["pay"].sum() > episodes.returns.sum()
     )  # these are discounted within actions
+
+
+@pytest.mark.parametrize("lasting", [True, False])
+def test_a_record_of_an_episode_holds_the_sum_or_the_last_of_an_info(lasting: bool) -> None:
+    found = {}
+    for how in ("sum", "last"):
+        env = Lockstep(1, ((4,),), lasting=lasting)
+        env.metadata = {**env.metadata, "episode_infos": {"pay": how}}
+        found[how] = collector_of(env).collect(4)[1].sums["pay"].tolist()
+    assert found == {"sum": [sum(paid(0, 0, t) for t in range(1, 5))], "last": [paid(0, 0, 4)]}
 
 
 def drop_what_is_carried_over(fragments: list[Fragment]) -> None:
